@@ -1,0 +1,92 @@
+"""The command `cluster`: the table of its verbs, and the only place that turns an error into an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import typer
+from typer.exceptions import TyperException
+
+from coupler import __version__, ui
+from coupler.commands import check, doctor, init, lab, new, nodes, render, status
+from coupler.commands.verb import Invocation, Output
+from coupler.errors import CouplerError, ExitCode, UsageError
+
+app = typer.Typer(
+    name="cluster",
+    help="Couple Container Linux machines into a cluster: one cluster.yaml, one shared cloud-config, pulled from git.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 configuration, 4 unreachable, 5 a host failed, 130 interrupted.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.command("new")(new.new)
+app.command("check")(check.check)
+app.command("render")(render.render)
+app.command("nodes")(nodes.nodes)
+app.command("init")(init.init)
+app.command("status")(status.status)
+app.command("doctor")(doctor.doctor)
+app.add_typer(lab.app, name="lab")
+
+
+@app.callback()
+def _root(
+    *,
+    version: bool = typer.Option(False, "--version", help="Show the version."),
+) -> None:
+    if version:
+        ui.print_line(f"cluster {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run `cluster` and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run `cluster` with `arguments` and return the exit code (see `coupler.errors.ExitCode`)."""
+    invocation = Invocation(output=_output_asked_for(arguments), debug="--debug" in arguments)
+    try:
+        return int(typer.main.get_command(app).main(arguments, "cluster", standalone_mode=False, obj=invocation) or 0)
+    except TyperException as error:
+        return _fail(invocation, UsageError(error.format_message(), next_step=_help_for(error)), ExitCode.USAGE)
+    except CouplerError as error:
+        return _fail(invocation, error, error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        interrupted = CouplerError("interrupted", next_step="run the same command again: it goes on where it stopped")
+        return _fail(invocation, interrupted, ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        sys.stdout = None  # nobody reads any more, and the interpreter must not flush into the closed pipe
+        return ExitCode.DONE
+    except Exception as error:  # noqa: BLE001 - the last resort: a person gets a sentence, not a traceback
+        surprise = CouplerError(
+            f"unexpected {type(error).__name__}: {error}",
+            why="this is a defect in coupler",
+            next_step="run the command again with --debug and report what it prints",
+        )
+        return _fail(invocation, surprise, ExitCode.FAILED)
+
+
+def _fail(invocation: Invocation, error: CouplerError, code: ExitCode) -> int:
+    if invocation.debug:
+        traceback.print_exc()
+    ui.print_error(invocation.verb, error, code, as_json=invocation.output is Output.JSON)
+    return int(code)
+
+
+def _output_asked_for(arguments: list[str]) -> Output:
+    """Find `--output json` before the command line is parsed: a usage error is answered in JSON too."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    asked = any(a in {"--output=json", "-ojson"} or (a in {"--output", "-o"} and b == "json") for a, b in pairs)
+    return Output.JSON if asked else Output.TEXT
+
+
+def _help_for(error: TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context else 'cluster'} --help shows what it takes"
+
+
+if __name__ == "__main__":
+    main()

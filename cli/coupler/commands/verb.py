@@ -1,0 +1,81 @@
+"""What every verb has in common: `--output`, `--debug`, and a result that is printed in one way."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from coupler.errors import ExitCode
+from coupler.result import Result
+
+
+class Output(StrEnum):
+    """How a verb prints its answer on standard output."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass
+class Invocation:
+    """One run of `cluster`: what `__main__` must know to print an answer or an error. The context's `obj`."""
+
+    verb: str = ""
+    output: Output = Output.TEXT
+    debug: bool = False
+
+
+ClusterFile = Annotated[
+    Optional[Path],  # noqa: UP045 - Typer evaluates the annotation
+    typer.Option("--file", "-f", envvar="COUPLER_FILE", help="The cluster.yaml (default: searched for upwards)."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+Limit = Annotated[
+    Optional[list[str]],  # noqa: UP045 - Typer evaluates the annotation
+    typer.Option("--limit", metavar="NODE", help="Only these nodes; may be given several times."),
+]
+
+_OUTPUT = inspect.Parameter(
+    "output",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=Output.TEXT,
+    annotation=Annotated[Output, typer.Option("--output", "-o", envvar="COUPLER_OUTPUT", help="How to answer.")],
+)
+_DEBUG = inspect.Parameter(
+    "debug",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[bool, typer.Option("--debug", envvar="COUPLER_DEBUG", help="Show tracebacks.")],
+)
+_CONTEXT = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
+
+def verb(function: Callable[..., Result]) -> Callable[..., None]:
+    """Make a function that returns a result into a command that prints it, with `--output` and `--debug`."""
+
+    @functools.wraps(function)
+    def command(*, context: typer.Context, output: Output, debug: bool, **options: Any) -> None:
+        from coupler import ui
+
+        invocation: Invocation = context.find_root().obj
+        invocation.verb = context.command_path.removeprefix(context.find_root().command_path).strip()
+        invocation.output, invocation.debug = output, debug
+        result = function(**options)
+        ui.print_result(invocation.verb, result, as_json=output is Output.JSON)
+        if result.exit_code is not ExitCode.DONE:
+            raise typer.Exit(int(result.exit_code))
+
+    signature = inspect.signature(function, eval_str=True)
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*own, _OUTPUT, _DEBUG, _CONTEXT], return_annotation=None
+    )
+    command.__annotations__ = {p.name: p.annotation for p in [*own, _OUTPUT, _DEBUG, _CONTEXT]}
+    return command

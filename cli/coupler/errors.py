@@ -1,0 +1,119 @@
+"""What can go wrong, said once and in full.
+
+An error has what happened (with host, file and line), why, and what to do next. It is raised where its cause is
+known and turned into text and an exit code in `__main__` alone. This module imports nothing of the project: it is
+also part of the programs that run on nodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of `cluster`; the same for every verb."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    CONFIGURATION = 3
+    UNREACHABLE = 4
+    HOST_FAILED = 5
+    INTERRUPTED = 130
+
+
+class Severity(StrEnum):
+    """How bad a finding is: an error stops the work, a warning explains a risk."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place in a text file. Lines and columns count from 1; line 0 means 'the file as a whole'."""
+
+    file: str
+    line: int = 0
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check found.
+
+    `code` is stable and kebab-case (tests and fixtures are named after it), `excerpt` holds the numbered source
+    lines up to and including the one in question, `hint` the way out where one can be computed.
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    location: Location
+    excerpt: tuple[tuple[int, str], ...] = ()
+    hint: str | None = None
+
+    def text(self) -> str:
+        """Return the finding as a person reads it: place, cause, context with a caret, way out."""
+        lines = [f"{self.location}: {self.severity}: {self.message} [{self.code}]"]
+        lines += [f"{number:>5} | {source}" for number, source in self.excerpt]
+        if self.excerpt:
+            lines.append(f"      | {' ' * (self.location.column - 1)}^")
+        if self.hint:
+            lines.append(f"      = {self.hint}")
+        return "\n".join(lines)
+
+
+def excerpt_of(text: str, line: int, context: int = 2) -> tuple[tuple[int, str], ...]:
+    """Return line number `line` (from 1) of `text` with up to `context` lines before it, numbered."""
+    lines = text.splitlines()
+    return tuple((number, lines[number - 1]) for number in range(max(1, line - context), min(line, len(lines)) + 1))
+
+
+@dataclass
+class CouplerError(Exception):
+    """Something went wrong that a person can act on.
+
+    `what` happened, `why`, what to do `next_step`, on which `host`, and the `log` that has the rest.
+    """
+
+    what: str
+    why: str | None = None
+    next_step: str | None = None
+    host: str | None = None
+    log: str | None = None
+    findings: tuple[Finding, ...] = field(default=())
+
+    exit_code = ExitCode.FAILED
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.what}" if self.host else self.what
+
+
+class UsageError(CouplerError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConfigurationError(CouplerError):
+    """cluster.yaml, or a file that it names, is wrong; `findings` say where."""
+
+    exit_code = ExitCode.CONFIGURATION
+
+
+class UnreachableError(CouplerError):
+    """A host, or the git repository, does not answer."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+class HostFailedError(CouplerError):
+    """A host answered, and the work on it failed."""
+
+    exit_code = ExitCode.HOST_FAILED
