@@ -1,0 +1,1 @@
+"""One module for each outside program. Adapters never import each other."""

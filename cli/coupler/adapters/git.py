@@ -1,0 +1,154 @@
+"""The repository that nodes pull from, with the program `git`.
+
+A commit is made with plumbing on a bare repository of our own: there is no work tree that could be in a bad state,
+files of other people in the repository stay, and a push never forces.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coupler.errors import CouplerError, UnreachableError
+
+_TIMEOUT = 60  # seconds; one git command
+
+
+@dataclass(frozen=True)
+class Repository:
+    """The local bare copy at `path` of branch `branch` of `remote` (a URL or a path)."""
+
+    path: Path
+    remote: str
+    branch: str
+    signing_key: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def published(self) -> str | None:
+        """Fetch, and return the commit that the branch is at; None where it has none yet.
+
+        Raises:
+            UnreachableError: the remote does not answer or is no repository.
+        """
+        self._prepare()
+        result = self._git("ls-remote", self.remote, f"refs/heads/{self.branch}", check=False)
+        if result.returncode:
+            raise UnreachableError(
+                f"the git repository {self.remote} cannot be read",
+                why=_last_line(result.stderr),
+                next_step="check git.push and git.repository in cluster.yaml, and that `git ls-remote` works here",
+            )
+        if not result.stdout:
+            return None
+        self._git("fetch", "--quiet", "--no-tags", self.remote, f"+refs/heads/{self.branch}:{self._ref}")
+        return self._git("rev-parse", self._ref).stdout.strip()
+
+    def content(self, commit: str, name: str) -> bytes | None:
+        """Return the file `name` of `commit`, or None where it has none."""
+        result = self._run(["git", "-C", str(self.path), "show", f"{commit}:{name}"])
+        return result.stdout if result.returncode == 0 else None
+
+    def publish(self, files: Mapping[str, str], message: str, parent: str | None) -> str:
+        """Commit `files` on top of `parent` and push. Returns the new commit.
+
+        Raises:
+            CouplerError: the commit cannot be signed; or somebody else has published since `parent`.
+        """
+        self._prepare()
+        commit = self._commit(files, message, parent)
+        result = self._git("push", "--porcelain", self.remote, f"{commit}:refs/heads/{self.branch}", check=False)
+        if result.returncode:
+            rejected = "rejected" in result.stdout or "rejected" in result.stderr
+            raise CouplerError(
+                f"the push to {self.remote} was refused",
+                why="somebody else has published in the meantime" if rejected else _last_line(result.stderr),
+                next_step="run the same command again: it starts from their commit" if rejected else None,
+            )
+        self._git("update-ref", self._ref, commit)
+        return commit
+
+    @property
+    def _ref(self) -> str:
+        return f"refs/remotes/published/{self.branch}"
+
+    def _prepare(self) -> None:
+        if not (self.path / "HEAD").exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._git("init", "--quiet", "--bare")
+
+    def _commit(self, files: Mapping[str, str], message: str, parent: str | None) -> str:
+        with tempfile.TemporaryDirectory(prefix="coupler-index-") as folder:
+            index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+            if parent:
+                self._git("read-tree", parent, environment=index)
+            for name, content in files.items():
+                blob = self._git("hash-object", "-w", "--stdin", stdin=content).stdout.strip()
+                self._git("update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", environment=index)
+            tree = self._git("write-tree", environment=index).stdout.strip()
+        parents = ["-p", parent] if parent else []
+        signing: list[str] = []
+        sign: list[str] = []
+        if self.signing_key:
+            signing = ["-c", "gpg.format=ssh", "-c", f"user.signingkey={self.signing_key}"]
+            sign = ["-S"]
+        arguments = [*signing, "commit-tree", tree, *parents, *sign, "-m", message]
+        result = self._git(*arguments, check=False, environment=self._identity())
+        if result.returncode:
+            raise CouplerError(
+                "the commit could not be made" + (f" and signed with {self.signing_key}" if self.signing_key else ""),
+                why=_last_line(result.stderr),
+                next_step="check git.signing_key in cluster.yaml; it is an SSH private key, without a passphrase or "
+                "loaded into ssh-agent",
+            )
+        return result.stdout.strip()
+
+    def _identity(self) -> dict[str, str]:
+        """Return who commits, for operators who have not told git."""
+        name = self._git("config", "user.name", check=False).stdout.strip() or getpass.getuser()
+        email = self._git("config", "user.email", check=False).stdout.strip() or f"{name}@{socket.gethostname()}"
+        return {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in
+                (("NAME", name), ("EMAIL", email))}
+
+    def _git(
+        self,
+        *arguments: str,
+        check: bool = True,
+        stdin: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        result = self._run(
+            ["git", "-C", str(self.path), *arguments], stdin.encode() if stdin is not None else None, environment
+        )
+        if check and result.returncode:
+            raise CouplerError(
+                f"git {' '.join(arguments)} failed", why=_last_line(result.stderr.decode(errors="replace"))
+            )
+        return subprocess.CompletedProcess(
+            result.args, result.returncode, result.stdout.decode(errors="replace"), result.stderr.decode(errors="replace")
+        )
+
+    def _run(
+        self, command: list[str], stdin: bytes | None = None, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        variables = {**os.environ, "GIT_TERMINAL_PROMPT": "0", **self.environment, **(environment or {})}
+        try:
+            return subprocess.run(
+                command, input=stdin, capture_output=True, env=variables, timeout=_TIMEOUT, check=False
+            )
+        except FileNotFoundError as error:
+            raise CouplerError("git is not installed", next_step="apt-get install git") from error
+        except subprocess.TimeoutExpired as error:
+            raise UnreachableError(
+                f"git did not finish within {_TIMEOUT} s", why=" ".join(command), next_step="check the network"
+            ) from error
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "git said nothing"

@@ -1,0 +1,157 @@
+"""What the templates need to know, derived from the model. Templates hold no logic beyond 'if' and 'for'."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from coupler.model.duration import seconds
+from coupler.render import kubernetes
+from coupler.render.systemd import command_words
+
+if TYPE_CHECKING:
+    from coupler.model import Cluster, Node
+
+PKI = "/etc/coupler/pki"
+"""Where a node keeps its certificates and keys."""
+
+_FLANNEL_ETCD3 = (0, 15)
+"""The first flannel that keeps its network in etcd's v3 API (flannel's release notes)."""
+
+
+def context(cluster: Cluster) -> dict[str, Any]:
+    """Return the values for the templates of `cloud-config/`."""
+    scheme = "https" if cluster.etcd.tls else "http"
+    return {
+        "cluster": cluster,
+        "node_table": node_table(cluster),
+        "artifact_list": artifact_list(cluster),
+        "pull_jitter": max(1, seconds(cluster.git.interval) // 10),
+        "update_server": "disabled" if cluster.os.version else cluster.os.update_server,
+        "locksmith": _locksmith(cluster, scheme),
+        "locksmithctl_flags": _locksmithctl_flags(cluster, scheme),
+        "etcd_units": "etcd.service etcd-gateway.service etcd2.service",
+        "etcd": _etcd(cluster, scheme),
+        "etcdctl_environment": _etcdctl_environment(cluster, scheme),
+        "flannel": _flannel(cluster),
+        "proxy_environment": _proxy_environment(cluster),
+        "ca_certificates": {f"coupler-{number}": pem for number, pem in enumerate(cluster.ca_certificates, 1)},
+        "kubernetes": kubernetes.context(cluster) if cluster.kubernetes.enabled else None,
+    }
+
+
+def node_table(cluster: Cluster) -> str:
+    """Return the table of nodes: a line for each, columns name, address, MAC, roles, labels, fleet's metadata."""
+    rows = [_row(cluster, node) for node in cluster.nodes]
+    return "\n".join(["# name address mac roles labels metadata", *(" ".join(row) for row in rows)]) + "\n"
+
+
+def artifact_list(cluster: Cluster) -> str:
+    """Return the list of programs to fetch: name, version, SHA-256, member of the archive, target, URLs."""
+    rows = [
+        (a.name, a.version, a.sha256 or "-", a.member or "-", a.target, *a.urls) for a in cluster.artifacts_needed
+    ]
+    return "\n".join(["# name version sha256 member target urls", *(" ".join(row) for row in rows)]) + "\n"
+
+
+def _row(cluster: Cluster, node: Node) -> tuple[str, ...]:
+    roles = [role.value for role in node.roles]
+    if node in cluster.etcd_members and "etcd" not in roles:
+        roles.append("etcd")
+    metadata = {**cluster.fleet.metadata, **node.labels}
+    return (
+        node.name,
+        str(node.address),
+        (node.mac or "-").lower(),
+        ",".join(roles),
+        _pairs(node.labels) or "-",
+        _pairs(metadata) or "-",
+    )
+
+
+def _pairs(values: dict[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in values.items())
+
+
+def _etcd(cluster: Cluster, scheme: str) -> dict[str, Any]:
+    arguments = {
+        "heartbeat-interval": str(cluster.etcd.heartbeat_interval),
+        "election-timeout": str(cluster.etcd.election_timeout),
+        "auto-compaction-retention": "1",
+    }
+    if cluster.etcd.v2_api:
+        arguments["enable-v2"] = "true"
+    arguments |= cluster.etcd.extra_args
+    return {
+        "scheme": scheme,
+        "initial_cluster": ",".join(f"{m.name}={scheme}://{m.address}:2380" for m in cluster.etcd_members),
+        "gateway_endpoints": ",".join(f"{m.address}:2379" for m in cluster.etcd_members),
+        "flags": command_words(arguments),
+    }
+
+
+def _etcdctl_environment(cluster: Cluster, scheme: str) -> dict[str, str]:
+    environment = {"ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": f"{scheme}://127.0.0.1:2379"}
+    if cluster.etcd.tls:
+        environment |= {
+            "ETCDCTL_CACERT": f"{PKI}/etcd/ca.crt",
+            "ETCDCTL_CERT": f"{PKI}/etcd/client.crt",
+            "ETCDCTL_KEY": f"{PKI}/etcd/client.key",
+        }
+    return environment
+
+
+def _locksmith(cluster: Cluster, scheme: str) -> dict[str, str]:
+    reboot = cluster.os.reboot
+    keys: dict[str, str] = {}
+    if reboot.strategy == "etcd-lock":
+        keys["endpoint"] = f"{scheme}://127.0.0.1:2379"
+        if cluster.etcd.tls:
+            keys |= {
+                "etcd_cafile": f"{PKI}/etcd/ca.crt",
+                "etcd_certfile": f"{PKI}/etcd/client.crt",
+                "etcd_keyfile": f"{PKI}/etcd/client.key",
+            }
+        if reboot.group:
+            keys["group"] = reboot.group
+    if reboot.window and reboot.strategy != "off":
+        keys |= {"window_start": reboot.window.start, "window_length": reboot.window.length}
+    return keys
+
+
+def _locksmithctl_flags(cluster: Cluster, scheme: str) -> str:
+    flags = {"endpoint": f"{scheme}://127.0.0.1:2379"}
+    if cluster.etcd.tls:
+        flags |= {
+            "etcd-cafile": f"{PKI}/etcd/ca.crt",
+            "etcd-certfile": f"{PKI}/etcd/client.crt",
+            "etcd-keyfile": f"{PKI}/etcd/client.key",
+        }
+    if cluster.os.reboot.group:
+        flags["group"] = cluster.os.reboot.group
+    return " ".join(command_words(flags))
+
+
+def _flannel(cluster: Cluster) -> dict[str, Any]:
+    flannel = cluster.network.flannel
+    backend: dict[str, Any] = {"Type": flannel.backend}
+    if flannel.mtu and flannel.backend == "vxlan":
+        backend["MTU"] = flannel.mtu
+    config = {"Network": str(cluster.network.pods), "SubnetLen": 24, "Backend": backend}
+    version = tuple(int(part) for part in flannel.version.lstrip("v").split(".")[:2])
+    return {
+        "network_config": json.dumps(config, sort_keys=True) + "\n",
+        "etcd_api": 3 if version >= _FLANNEL_ETCD3 else 2,
+    }
+
+
+def _proxy_environment(cluster: Cluster) -> list[str]:
+    proxy = cluster.proxy
+    if not (proxy.http or proxy.https):
+        return []
+    local = ["127.0.0.1", "localhost", f".{cluster.network.domain}", str(cluster.network.pods)]
+    local += [str(cluster.network.services), *(str(node.address) for node in cluster.nodes), *proxy.no_proxy]
+    values = {"HTTP_PROXY": proxy.http, "HTTPS_PROXY": proxy.https, "NO_PROXY": ",".join(local)}
+    return [
+        f"{spelling}={value}" for name, value in values.items() if value for spelling in (name, name.lower())
+    ]
