@@ -1,0 +1,116 @@
+"""The cluster: everything that cluster.yaml says, with its defaults, as one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from coupler.model.access import Git, Ssh
+from coupler.model.catalogue import PROGRAMS, Artifact, artifacts_of
+from coupler.model.components import Etcd, Fleet, Kubernetes
+from coupler.model.fields import Host, Name, line_of
+from coupler.model.files import CertificatePath, Fragment
+from coupler.model.network import Networking
+from coupler.model.node import Node, NodeRow, Role
+from coupler.model.problem import did_you_mean, problem
+from coupler.model.section import Section
+from coupler.model.services import ArtifactOverride, Docker, LoadBalancer, Mirror, Proxy
+from coupler.model.system import System
+
+
+def _format(value: object) -> int:
+    text = line_of(value)
+    if text != "1":
+        raise problem(
+            "unsupported-version", f"this Coupler reads version 1 of cluster.yaml, not `{text}`", "write `version: 1`"
+        )
+    return 1
+
+
+def _program(value: object) -> str:
+    text = line_of(value)
+    if text not in PROGRAMS:
+        hint = did_you_mean(text, PROGRAMS) or f"the programs are {', '.join(PROGRAMS)}"
+        raise problem("unknown-artifact", f"no node needs a program `{text}`", hint)
+    return text
+
+
+def _some_nodes(rows: tuple[NodeRow, ...]) -> tuple[NodeRow, ...]:
+    if not rows:
+        hint = "add one: `- {name: node-1, address: 10.0.0.11, roles: [control, worker]}`"
+        raise problem("no-nodes", "the cluster has no nodes", hint)
+    return rows
+
+
+FormatVersion: TypeAlias = Annotated[int, BeforeValidator(_format), WithJsonSchema({"const": 1})]
+ProgramName: TypeAlias = Annotated[str, BeforeValidator(_program)]
+
+
+class Cluster(Section):
+    """A cluster of Container Linux machines."""
+
+    version: FormatVersion = Field(description="The version of this file's format: 1.")
+    name: Name = Field(description="The name of the cluster: a DNS label.")
+    os: System = Field(default_factory=System, description="The operating system of the nodes.")
+    ssh: Ssh = Field(default_factory=Ssh, description="How the nodes are reached over SSH.")
+    git: Git = Field(description="The repository that carries the cloud-config to the nodes.")
+    network: Networking = Field(default_factory=Networking, description="The networks of pods and services.")
+    etcd: Etcd = Field(default_factory=Etcd, description="etcd, the cluster's memory.")
+    fleet: Fleet = Field(default_factory=Fleet, description="fleet schedules systemd units over the cluster.")
+    kubernetes: Kubernetes = Field(default_factory=Kubernetes, description="Kubernetes, as systemd units.")
+    docker: Docker = Field(default_factory=Docker, description="The Docker engine of the nodes.")
+    proxy: Proxy = Field(default_factory=Proxy, description="The proxy through which nodes reach the outside world.")
+    ca_certificates: tuple[CertificatePath, ...] = Field(
+        default=(), description="PEM files, relative to cluster.yaml, of certificate authorities that the nodes trust."
+    )
+    time_servers: tuple[Host, ...] = Field(default=(), description="NTP servers; without any, the distribution's own.")
+    load_balancer: LoadBalancer | None = Field(default=None, description="The load balancer on the nodes with role lb.")
+    extra: Fragment = Field(
+        default=None, description="Your own #cloud-config fragment: the path of a file, or its keys right here."
+    )
+    mirror: Mirror | None = Field(
+        default=None, description="Where the nodes get programs from before they ask upstream."
+    )
+    artifacts: Mapping[ProgramName, ArtifactOverride] = Field(
+        default_factory=dict,
+        description="Other builds of programs, or checksums that Coupler does not know, by program.",
+    )
+    rows: Annotated[tuple[NodeRow, ...], AfterValidator(_some_nodes)] = Field(
+        alias="nodes", description="The machines of the cluster."
+    )
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """Every machine, ranges expanded, in the order of the file."""
+        return tuple(node for index, row in enumerate(self.rows) for node in row.expand(index, self.ssh))
+
+    @cached_property
+    def control_nodes(self) -> tuple[Node, ...]:
+        """The nodes that run Kubernetes' control plane."""
+        return self._with(Role.CONTROL)
+
+    @cached_property
+    def workers(self) -> tuple[Node, ...]:
+        """The nodes that run pods."""
+        return self._with(Role.WORKER)
+
+    @cached_property
+    def load_balancers(self) -> tuple[Node, ...]:
+        """The nodes that run the load balancer."""
+        return self._with(Role.LB)
+
+    @cached_property
+    def etcd_members(self) -> tuple[Node, ...]:
+        """The members of etcd: the nodes with the role etcd or, when none has it, the control nodes."""
+        return self._with(Role.ETCD) or self.control_nodes
+
+    @cached_property
+    def artifacts_needed(self) -> tuple[Artifact, ...]:
+        """The programs that this cluster's switches call for and the image does not ship."""
+        return artifacts_of(self)
+
+    def _with(self, role: Role) -> tuple[Node, ...]:
+        return tuple(node for node in self.nodes if role in node.roles)

@@ -1,0 +1,86 @@
+"""The programs of the cluster: etcd, fleet and Kubernetes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from coupler.model.fields import Count, Flag, LabelKey, LabelValue, Option, Text, Value, Version, VersionText
+from coupler.model.section import Section
+
+Args = Mapping[Option, Value]
+_ARGS = "More options of the program, without the leading `--`; they win over what Coupler sets."
+
+
+class Etcd(Section):
+    """etcd, the cluster's memory. Its members are the nodes with the role etcd, or else the control nodes."""
+
+    version: VersionText = Field(
+        default=Version("3.5.25"), description="The version of etcd. 3.6 and later have no v2 API."
+    )
+    v2_api: Flag = Field(
+        default=True, description="Serve the v2 API, which locksmith's etcd-lock, fleet and old flannel need."
+    )
+    tls: Flag = Field(default=True, description="Encrypt and authenticate clients and peers with certificates.")
+    heartbeat_interval: Annotated[Count, Field(ge=10, le=10_000)] = Field(
+        default=100,
+        description="Milliseconds between two heartbeats of the leader: about one round trip between members.",
+    )
+    election_timeout: Annotated[Count, Field(ge=50, le=50_000)] = Field(
+        default=1000, description="Milliseconds without a heartbeat before an election; at least 5 heartbeats."
+    )
+    extra_args: Args = Field(default_factory=dict, description=_ARGS)
+
+
+class Fleet(Section):
+    """fleet schedules systemd units over the cluster."""
+
+    enabled: Flag = Field(default=True, description="Whether fleetd runs on the nodes.")
+    version: VersionText = Field(default=Version("1.0.0"), description="The version of fleet; 1.0.0 is its last.")
+    metadata: Mapping[LabelKey, LabelValue] = Field(
+        default_factory=dict, description="Metadata of every node, beside each node's own labels."
+    )
+
+
+class Component(Section):
+    """A program of Kubernetes."""
+
+    extra_args: Args = Field(default_factory=dict, description=_ARGS)
+
+
+class ProxyMode(StrEnum):
+    """How kube-proxy steers packets for services to pods."""
+
+    IPTABLES = "iptables"
+    IPVS = "ipvs"
+    NFTABLES = "nftables"
+
+
+class KubeProxy(Component):
+    """kube-proxy makes the services' addresses work on every node."""
+
+    mode: ProxyMode = Field(
+        default=ProxyMode.IPTABLES, description="iptables; nftables (Kubernetes 1.31 and later); or ipvs (deprecated)."
+    )
+
+
+class Kubernetes(Section):
+    """Kubernetes, as systemd units."""
+
+    enabled: Flag = Field(default=True, description="Whether the cluster runs Kubernetes.")
+    version: VersionText = Field(default=Version("1.35.1"), description="The version of all its programs.")
+    cni_plugins_version: VersionText = Field(
+        default=Version("1.8.0"),
+        description="The version of the CNI reference plugins (bridge, host-local, portmap, …).",
+    )
+    feature_gates: Mapping[Text, Flag] = Field(
+        default_factory=dict, description="Kubernetes' feature gates, for all its programs: `Name: true`."
+    )
+    api_server: Component = Field(default_factory=Component, description="kube-apiserver.")
+    controller_manager: Component = Field(default_factory=Component, description="kube-controller-manager.")
+    scheduler: Component = Field(default_factory=Component, description="kube-scheduler.")
+    kubelet: Component = Field(default_factory=Component, description="The kubelet of every node.")
+    proxy: KubeProxy = Field(default_factory=KubeProxy, description="kube-proxy on every node.")

@@ -1,0 +1,68 @@
+"""What surrounds the cluster: Docker, proxies, load balancer, mirror, and builds of programs other than upstream's."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from coupler.model.fields import JsonObject, NoProxy, Sha256, Text, VersionText, WebUrl
+from coupler.model.files import MirrorFolderPath
+from coupler.model.section import Section
+
+
+class Docker(Section):
+    """The Docker engine of the nodes."""
+
+    options: JsonObject = Field(
+        default_factory=dict,
+        description="Becomes /etc/docker/daemon.json as it stands: numbers and `true` keep their type.",
+    )
+
+
+class Proxy(Section):
+    """The proxy through which the nodes reach the outside world."""
+
+    http: WebUrl | None = Field(default=None, description="For http:// URLs. No password: the cloud-config is public.")
+    https: WebUrl | None = Field(default=None, description="For https:// URLs.")
+    no_proxy: tuple[NoProxy, ...] = Field(
+        default=(), description="Hosts, `.domains` and networks that are reached directly, beside the cluster's own."
+    )
+
+
+class Balancer(StrEnum):
+    """The load balancer that the registrator keeps in step with the pods."""
+
+    HAPROXY = "haproxy"
+    NGINX = "nginx"
+    VULCAND = "vulcand"
+
+
+class LoadBalancer(Section):
+    """The load balancer on the nodes with the role lb."""
+
+    kind: Balancer = Field(default=Balancer.HAPROXY, description="haproxy, nginx or vulcand.")
+
+
+class Mirror(Section):
+    """Where the nodes get programs from before they ask upstream: an air-gapped site, or the lab."""
+
+    url: WebUrl = Field(description="The base URL; below it lies NAME/VERSION/ARCH/FILE.")
+    folder: MirrorFolderPath | None = Field(
+        default=None,
+        description="The folder that `url` serves, relative to cluster.yaml. Its SHA256SUMS win over known checksums.",
+    )
+
+
+class ArtifactOverride(Section):
+    """Another build of a program, or one whose checksum Coupler does not know."""
+
+    url: WebUrl | None = Field(
+        default=None, description="Where the program, or the archive that holds it, is fetched from."
+    )
+    sha256: Sha256 | None = Field(default=None, description="The SHA-256 of what lies at the URL.")
+    member: Text | None = Field(
+        default=None,
+        description="With `url`: the program's path inside the archive; without it, the URL is the program.",
+    )
+    version: VersionText | None = Field(default=None, description="The version, where it is not its section's.")
