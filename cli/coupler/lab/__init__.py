@@ -1,0 +1,10 @@
+"""The local lab: real systemd machines on this host, for trying a cluster and for the project's own tests.
+
+Nothing else of the project knows about it: after `up` its machines are hosts like any other.
+"""
+
+from coupler.lab.lab import Lab, LabStatus, MachineStatus, Power
+from coupler.lab.machine import Machine
+from coupler.lab.requirements import Requirement, requirements
+
+__all__ = ["Lab", "LabStatus", "Machine", "MachineStatus", "Power", "Requirement", "requirements"]

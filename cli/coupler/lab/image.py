@@ -1,0 +1,187 @@
+"""What the machines' disks start from: a Debian root and, above it, the cloud-config applier. Built once, cached.
+
+Both are keyed by a hash of all that goes into them. A change of `coupler.cloudinit` therefore makes the small upper
+layer anew (some ten seconds) and leaves the root (some forty) as it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from coupler.errors import CouplerError
+
+Tell = Callable[[str], None]
+"""Takes one line that says what is being done."""
+
+_HERE = Path(__file__).resolve().parent
+_PACKAGES = (
+    *("usr-is-merged", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo"),
+    *("iproute2", "iputils-ping", "curl", "ca-certificates", "git", "gzip", "tar", "util-linux", "procps"),
+)
+_RELEASES = (((2, 36), "bookworm"), ((2, 41), "trixie"))
+"""Debian's releases with the version of their C library, oldest first."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A built image: the read-only layers, and etcd as the same Debian release has it."""
+
+    root: Path
+    applier: Path
+    etcd_folder: Path
+    etcd_version: str
+
+
+def debian_release() -> str:
+    """Return the code name of the Debian release to build the root from.
+
+    The applier is built by this host's Python and linked to this host's C library, so the root needs the same version
+    or a newer one. On Debian that is this host's own release.
+    """
+    library, number = platform.libc_ver()
+    here = tuple(int(part) for part in number.split(".")[:2]) if library == "glibc" else (0, 0)
+    return next((name for provided, name in _RELEASES if provided >= here), "sid")
+
+
+def ensure_image(cache: Path, tell: Tell) -> Image:
+    """Return the image, built into the folder `cache` where it is not there yet.
+
+    Raises:
+        CouplerError: the build failed; it names the log.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    root, applier = (cache / name for name in _current())
+    if not (root.is_dir() and applier.is_dir()):
+        with _building(cache):
+            if not root.is_dir():
+                tell(f"building the machines' root from Debian {debian_release()}: once, about a minute")
+                _build(root, _build_root)
+            if not applier.is_dir():
+                tell("building the machines' /usr/bin/coreos-cloudinit: once for each version of it, about 20 s")
+                _build(applier, _build_applier)
+    return Image(root / "root.squashfs", applier, root, (root / "etcd-version").read_text().strip())
+
+
+def prune_images(cache: Path, used: Iterable[Image]) -> None:
+    """Delete the layers in `cache` that are neither current nor `used` by a lab."""
+    wanted = {layer for image in used for layer in (image.etcd_folder, image.applier)}
+    wanted |= {cache / name for name in _current()}
+    for layer in (*cache.glob("root-*"), *cache.glob("applier-*")):
+        if layer not in wanted and layer.is_dir():
+            shutil.rmtree(layer)
+
+
+def _current() -> tuple[str, str]:
+    """Return the names of the root's and the applier's folder as they would be built now."""
+    return f"root-{_hash_of(_root_recipe())}", f"applier-{_hash_of(_applier_recipe())}"
+
+
+def _root_recipe() -> Iterator[bytes]:
+    yield debian_release().encode()
+    yield " ".join(_PACKAGES).encode()
+    yield (_HERE / "scripts" / "build-root.sh").read_bytes()
+    yield from _contents(_HERE / "root", "*")
+
+
+def _applier_recipe() -> Iterator[bytes]:
+    package = _HERE.parent
+    yield sys.version.encode()
+    for distribution in ("PyInstaller", "PyYAML"):
+        try:
+            yield version(distribution).encode()
+        except PackageNotFoundError:
+            yield b"missing"
+    yield _ENTRY.encode()
+    yield (package / "errors.py").read_bytes()
+    yield from _contents(package / "cloudinit", "*.py")
+
+
+def _contents(folder: Path, pattern: str) -> Iterator[bytes]:
+    for path in sorted(folder.rglob(pattern)):
+        if path.is_file():
+            yield str(path.relative_to(folder)).encode()
+            yield path.read_bytes()
+
+
+def _hash_of(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _building(cache: Path) -> Iterator[None]:
+    """Hold the right to build; whatever an interrupted build left is cleared away first."""
+    with (cache / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in cache.glob(".build-*"):
+            shutil.rmtree(leftover)
+        yield
+
+
+def _build(target: Path, build: Callable[[Path, Path], None]) -> None:
+    """Let `build` fill a folder and give it its name at the end; the log of a build that failed is kept."""
+    log = target.parent / f"{target.name}.log"
+    draft = Path(tempfile.mkdtemp(prefix=".build-", dir=target.parent))
+    try:
+        draft.chmod(0o755)
+        build(draft, log)
+        draft.rename(target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    log.unlink(missing_ok=True)
+
+
+def _build_root(draft: Path, log: Path) -> None:
+    script = _HERE / "scripts" / "build-root.sh"
+    _run(["sh", str(script), debian_release(), ",".join(_PACKAGES), str(_HERE / "root"), str(draft)], log)
+
+
+_ENTRY = "import sys\nfrom coupler.cloudinit.__main__ import main\nsys.exit(main())\n"
+
+
+def _build_applier(draft: Path, log: Path) -> None:
+    # A folder, not one file: a single file unpacks itself at each start, which takes several times as long.
+    library = draft / "usr" / "lib"
+    library.mkdir(parents=True)
+    (draft / "usr" / "bin").mkdir()
+    with tempfile.TemporaryDirectory(dir=draft) as work:
+        entry = Path(work, "coreos-cloudinit.py")
+        entry.write_text(_ENTRY)
+        _run(
+            [
+                *(sys.executable, "-m", "PyInstaller", "--onedir", "--noconfirm", "--log-level=WARN"),
+                *("--name=coreos-cloudinit", f"--paths={_HERE.parent.parent}", f"--distpath={library}"),
+                *(f"--workpath={work}/work", f"--specpath={work}", str(entry)),
+            ],
+            log,
+        )
+    (draft / "usr" / "bin" / "coreos-cloudinit").symlink_to("../lib/coreos-cloudinit/coreos-cloudinit")
+
+
+def _run(argv: list[str], log: Path) -> None:
+    """Run a build in mount and process namespaces of its own: nothing of it outlives this process, or stays mounted."""
+    isolated = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--", *argv]
+    with log.open("wb") as stream:
+        code = subprocess.run(isolated, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, check=False).returncode
+    if code:
+        lines = log.read_text(errors="replace").splitlines()
+        raise CouplerError(
+            "the lab's image could not be built",
+            why="\n".join(lines[-5:]) or f"the build ended with status {code}",
+            next_step="cluster doctor shows what this machine lacks; then run the same command again",
+            log=str(log),
+        )

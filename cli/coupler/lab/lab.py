@@ -1,0 +1,465 @@
+"""The lab: machines with systemd and sshd on one bridge of this host, a git server and a mirror beside them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeVar
+
+from platformdirs import user_cache_path, user_data_path, user_state_path
+
+from coupler.errors import CouplerError, UsageError
+from coupler.lab import kernel, mirror
+from coupler.lab.image import Image, Tell, ensure_image, prune_images
+from coupler.lab.keys import ensure_key_pair
+from coupler.lab.machine import Guest, Machine
+from coupler.lab.network import (
+    FIRST_HOST,
+    Network,
+    clashes,
+    free_network,
+    interface_is_up,
+    ip_batch,
+    routed_networks,
+    stable_mac,
+)
+from coupler.lab.processes import wait_until
+from coupler.lab.requirements import demand
+from coupler.lab.servers import MIRROR_PORT, Server, git_server, mirror_server, wait_for
+from coupler.lab.state import LabState, all_labs, locked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from ipaddress import IPv4Address, IPv4Network
+    from pathlib import Path
+
+_T = TypeVar("_T")
+
+BOOT_SECONDS = 90
+"""How long a machine may take until its sshd answers. It takes one second, a hundred at once on two cores 40."""
+
+
+class Power(StrEnum):
+    """How a machine is."""
+
+    RUNNING = "running"
+    CUT = "cut"
+    OFF = "off"
+
+
+@dataclass(frozen=True)
+class MachineStatus:
+    """One machine and how it is: running, running with its cable cut, or off."""
+
+    machine: Machine
+    power: Power
+
+
+@dataclass(frozen=True)
+class LabStatus:
+    """What is there of a lab."""
+
+    name: str
+    subnet: IPv4Network | None
+    machines: tuple[MachineStatus, ...]
+    servers: Mapping[str, bool]
+
+
+class Lab:
+    """One lab of this user, by name. Making the object does nothing yet.
+
+    The key pair, host keys, subnet and git repository of a lab stay until `down(forget=True)`: a machine that is made
+    anew is the same machine with an empty disk. `mirror_folder` is what the mirror serves, by default a folder that all
+    labs share.
+    """
+
+    def __init__(self, name: str, mirror_folder: Path | None = None) -> None:
+        self.name = name
+        self._labs = user_state_path("coupler") / "lab"
+        self._cache = user_cache_path("coupler") / "lab"
+        self.folder = self._labs / name
+        self._own_mirror = mirror_folder is None
+        self.mirror_folder = mirror_folder or user_data_path("coupler") / "mirror"
+        self.private_key = self.folder / "id_ed25519"
+        self.known_hosts = self.folder / "known_hosts"
+        self.repository_path = self.folder / "git" / f"{name}.git"
+
+    # What it is
+
+    @property
+    def network(self) -> Network:
+        """The lab's network; the first look at it takes a free one and keeps it."""
+        network = self._state.network
+        if network is None:
+            with locked(self._labs):
+                taken = [state.network.number for state in all_labs(self._labs).values() if state.network]
+                network = free_network(taken)
+                self._save(replace(self._state, network=network))
+        return network
+
+    @property
+    def subnet(self) -> IPv4Network:
+        """The lab's addresses, a /24."""
+        return self.network.subnet
+
+    @property
+    def repository_url(self) -> str:
+        """The git repository as machines reach it. The host pushes to `repository_path`."""
+        return f"git://{self.network.host}/{self.repository_path.name}"
+
+    @property
+    def mirror_url(self) -> str:
+        """The mirror as machines reach it."""
+        return f"http://{self.network.host}:{MIRROR_PORT}"
+
+    @property
+    def public_key(self) -> str:
+        """The one-line public half of `private_key`, which logs in on every machine; the pair is made at first."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return ensure_key_pair(self.private_key, f"coupler-lab-{self.name}")
+
+    def plan(self, count: int) -> tuple[Machine, ...]:
+        """Return `count` machines for this lab, node-1 and on, at .11 and on."""
+        if not 1 <= count <= self.subnet.num_addresses - FIRST_HOST - 1:
+            raise UsageError(f"a lab has 1 to {self.subnet.num_addresses - FIRST_HOST - 1} machines, not {count}")
+        addresses = [self.subnet[FIRST_HOST + number] for number in range(count)]
+        return tuple(self.machine(f"node-{number}", address) for number, address in enumerate(addresses, 1))
+
+    def machine(self, name: str, address: IPv4Address, mac: str | None = None) -> Machine:
+        """Return a machine of this lab; its MAC follows from the names where none is given."""
+        return Machine(name, address, mac or stable_mac(f"{self.name}/{name}"))
+
+    def image(self, tell: Tell = lambda _: None) -> Image:
+        """Return the image of this lab's machines, built at first; the etcd in the mirror comes with it."""
+        demand()
+        image = self._state.image
+        if image is None or not (image.root.is_file() and image.applier.is_dir()):
+            image = ensure_image(self._cache, tell)
+        if self._own_mirror:
+            mirror.seed(self.mirror_folder, image)
+        return image
+
+    # Up and down
+
+    def up(self, machines: Sequence[Machine], tell: Tell = lambda _: None) -> tuple[Machine, ...]:
+        """Boot those of `machines` that are off, and what they need, and wait until sshd answers on all of them.
+
+        Returns the machines that were booted; none where everything was there. Machines of the lab that are not named
+        stay as they are.
+
+        Raises:
+            UsageError: an address is outside the lab's subnet, or clashes with a machine that the lab has.
+            CouplerError: this host lacks something, or a machine does not come up.
+        """
+        image = self.image(tell)
+        with locked(self.folder):
+            self._settle(machines, image)
+            prune_images(self._cache, [state.image for state in all_labs(self._labs).values() if state.image])
+            with locked(self._labs):
+                kernel.raise_limits(self._saved_limits)
+            self._make_folders()
+            self.network.raise_bridge()
+            servers = self._servers()
+            for server in servers:
+                server.start()
+            booted = self._boot([machine for machine in machines if not self._guest(machine).supervisor()], image)
+            wait_for(servers)
+        return booted
+
+    def start(self, *names: str) -> tuple[Machine, ...]:
+        """Switch the named machines on and wait for them; return those that were off."""
+        return self.up([guest.machine for guest in self._named(names)])
+
+    def kill(self, *names: str) -> None:
+        """Switch the named machines off at once, as a power cut does."""
+        with locked(self.folder):
+            _each(self._named(names), Guest.kill)
+
+    def reboot(self, *names: str) -> None:
+        """Reboot the named machines, all at the same time, and wait until sshd answers again."""
+        guests = self._named(names)
+        before = {guest.machine.name: guest.leader() for guest in guests}
+        for guest in guests:
+            guest.run(["systemctl", "reboot"])
+        self._await(guests, lambda guest: guest.leader() not in {None, before[guest.machine.name]} and guest.answers())
+
+    def cut(self, *names: str) -> None:
+        """Pull the network cables of the named machines: they keep their addresses and hear nobody."""
+        self._set_cables(names, "down")
+
+    def heal(self, *names: str) -> None:
+        """Put the network cables of the named machines in again."""
+        self._set_cables(names, "up")
+
+    def stop_git(self) -> None:
+        """Stop the git server; `start_git` or the next `up` starts it again."""
+        git_server(self.folder, self.network, self.repository_path.parent).stop()
+
+    def start_git(self) -> None:
+        """Start the git server where it does not run."""
+        server = git_server(self.folder, self.network, self.repository_path.parent)
+        server.start()
+        wait_for([server])
+
+    def command(self, name: str, argv: Sequence[str]) -> list[str]:
+        """Return the command that runs `argv` as root in machine `name`, past the network."""
+        return self._named([name])[0].command(argv)
+
+    def exec(self, name: str, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Run `argv` as root in machine `name`, past the network, and return its exit code and output."""
+        return self._named([name])[0].run(argv)
+
+    def ssh_command(self, name: str, argv: Sequence[str] = ()) -> list[str]:
+        """Return the ssh command to user `core` on machine `name`, with its host key verified."""
+        address = self._named([name])[0].machine.address
+        options = [f"UserKnownHostsFile={self.known_hosts}", "StrictHostKeyChecking=yes", "IdentitiesOnly=yes"]
+        flags = [flag for option in options for flag in ("-o", option)]
+        return ["ssh", "-F", "none", *flags, "-i", str(self.private_key), f"core@{address}", *argv]
+
+    def down(self, *, forget: bool = False) -> bool:
+        """Switch everything off and delete the machines' disks; return whether there was anything.
+
+        Works on whatever a crash or a reboot of the host has left. With `forget` the keys, the subnet and the git
+        repository go too.
+        """
+        if not self.folder.exists():
+            return False
+        with locked(self.folder):
+            state = self._state
+            there = bool(state.machines) or (state.network is not None and state.network.is_up())
+            _each([self._guest(machine) for machine in state.machines], Guest.kill)
+            if state.network:
+                for server in self._servers():
+                    server.stop()
+                state.network.remove()
+            while self._root.is_mount():
+                subprocess.run(["umount", str(self._root)], check=True, capture_output=True)
+            for leftover in ("machines", "run", "root", "log"):
+                shutil.rmtree(self.folder / leftover, ignore_errors=True)
+            self._save(replace(state, image=None, machines=()))
+        with locked(self._labs):
+            if forget:
+                shutil.rmtree(self.folder)
+            if not any(state.machines for state in all_labs(self._labs).values()):
+                kernel.restore_limits(self._saved_limits)
+        return there
+
+    def status(self) -> LabStatus:
+        """Return what is there of the lab now."""
+        state = self._state
+        return LabStatus(
+            name=self.name,
+            subnet=state.network.subnet if state.network else None,
+            machines=tuple(MachineStatus(machine, self._power(self._guest(machine))) for machine in state.machines),
+            servers={server.name: server.runs() for server in self._servers()} if state.network else {},
+        )
+
+    # How
+
+    @property
+    def _state(self) -> LabState:
+        return LabState.load(self.folder / "lab.json")
+
+    def _save(self, state: LabState) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state.save(self.folder / "lab.json")
+
+    @property
+    def _saved_limits(self) -> Path:
+        return self._labs / "kernel-settings.json"
+
+    @property
+    def _root(self) -> Path:
+        """Where the root is mounted that the disks of all machines lie over."""
+        return self.folder / "root"
+
+    def _servers(self) -> tuple[Server, Server]:
+        return (
+            git_server(self.folder, self.network, self.repository_path.parent),
+            mirror_server(self.folder, self.network, self.mirror_folder),
+        )
+
+    def _guest(self, machine: Machine) -> Guest:
+        return Guest(self.name, self.folder, self.network, machine)
+
+    def _named(self, names: Iterable[str]) -> list[Guest]:
+        known = {machine.name: machine for machine in self._state.machines}
+        for name in names:
+            if name not in known:
+                raise UsageError(
+                    f"lab '{self.name}' has no machine '{name}'",
+                    why=f"it has {', '.join(known) or 'none: it is down'}",
+                    next_step="cluster lab status" if known else "cluster lab up",
+                )
+        return [self._guest(known[name]) for name in names]
+
+    @staticmethod
+    def _power(guest: Guest) -> Power:
+        if guest.supervisor() is None:
+            return Power.OFF
+        return Power.RUNNING if interface_is_up(guest.cable) else Power.CUT
+
+    def _set_cables(self, names: Iterable[str], position: str) -> None:
+        guests = self._named(names)
+        off = [guest.machine.name for guest in guests if self._power(guest) is Power.OFF]
+        if off:
+            raise UsageError(f"{', '.join(off)}: the machine is off", next_step=f"cluster lab start {' '.join(off)}")
+        ip_batch(*(f"link set {guest.cable} {position}" for guest in guests))
+
+    def _settle(self, machines: Sequence[Machine], image: Image) -> None:
+        """Check `machines` against the lab, take the network their addresses ask for, and write everything down."""
+        network = _network_of(machines)
+        with locked(self._labs):
+            labs = all_labs(self._labs)
+            own = labs.pop(self.name, LabState())
+            if network != own.network:
+                _refuse_network(network, own, labs)
+            kept = {machine.name: machine for machine in own.machines}
+            kept.update({machine.name: kept.get(machine.name, machine) for machine in machines})
+            _refuse_clashes(machines, kept)
+            self._save(LabState(network, image, tuple(kept.values())))
+
+    def _make_folders(self) -> None:
+        for name in ("run", "log", "root", "host-keys", "git"):
+            (self.folder / name).mkdir(exist_ok=True)
+        if not (self.repository_path / "HEAD").exists():
+            argv = ["git", "init", "--quiet", "--bare", "--initial-branch=main", str(self.repository_path)]
+            subprocess.run(argv, check=True, capture_output=True)
+        self.mirror_folder.mkdir(parents=True, exist_ok=True)
+        if self._own_mirror:
+            mirror.index(self.mirror_folder)
+
+    def _mount(self, image: Image) -> None:
+        if not self._root.is_mount():
+            argv = ["mount", "-t", "squashfs", "-o", "ro,loop", str(image.root), str(self._root)]
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise CouplerError(
+                    "the machines' root cannot be mounted",
+                    why=done.stderr.strip(),
+                    next_step="cluster doctor shows whether this host has squashfs and loop devices",
+                )
+
+    def _boot(self, machines: Sequence[Machine], image: Image) -> tuple[Machine, ...]:
+        """Boot `machines` together: disks, supervisors up to their gates, all cables at once, go."""
+        guests = [self._guest(machine) for machine in self._state.machines]
+        starting = [guest for guest in guests if guest.machine in machines]
+        if starting:
+            self._mount(image)
+        for guest in starting:
+            guest.kill()
+            guest.make_disk(self.public_key)
+        self.known_hosts.write_text("".join(f"{guest.known_hosts_line()}\n" for guest in guests))
+        with ExitStack() as gates:
+            waiting = []
+            spawned = [(guest, guest.spawn([image.applier, self._root])) for guest in starting]
+            for _, gate in spawned:
+                gates.callback(gate.close)
+            for guest, gate in spawned:
+                process = gate.wait_at_gate()
+                guest.record(process)
+                waiting.append((guest, gate, process))
+            if waiting:
+                self.network.connect((g.machine.address, g.machine.mac, process.pid) for g, _, process in waiting)
+            for _, gate, _ in waiting:
+                gate.release()
+        self._await(starting, Guest.answers)
+        return tuple(guest.machine for guest in starting)
+
+    def _await(self, guests: Sequence[Guest], condition: Callable[[Guest], bool]) -> None:
+        """Wait until `condition` holds for each of `guests`.
+
+        Raises:
+            CouplerError: one of them is late or has gone off; it quotes the end of that machine's console.
+        """
+        deadline = time.monotonic() + BOOT_SECONDS
+
+        def settled(guest: Guest) -> bool:
+            return condition(guest) or guest.supervisor() is None
+
+        def wait(guest: Guest) -> bool:
+            return wait_until(lambda: settled(guest), deadline) and guest.supervisor() is not None
+
+        for guest, fine in zip(guests, _each(guests, wait), strict=True):
+            if not fine:
+                raise CouplerError(
+                    "the machine did not come up" if guest.supervisor() else "the machine went off while it booted",
+                    why=guest.last_words() or f"its sshd does not answer after {BOOT_SECONDS} s",
+                    next_step=f"cluster lab exec {guest.machine.name} -- journalctl -b",
+                    host=guest.machine.name,
+                    log=str(guest.console),
+                )
+
+
+def _each(guests: Sequence[Guest], work: Callable[[Guest], _T]) -> list[_T]:
+    """Return what `work` makes of each of `guests`, in their order; all are worked on at the same time."""
+    with ThreadPoolExecutor(max_workers=max(1, len(guests))) as pool:
+        return list(pool.map(work, guests))
+
+
+def _network_of(machines: Sequence[Machine]) -> Network:
+    """Return the one lab network that all `machines` are in.
+
+    Raises:
+        UsageError: there is none.
+    """
+    networks = {machine.name: Network.holding(machine.address) for machine in machines}
+    outside = [machine for machine in machines if networks[machine.name] is None]
+    if outside or not machines:
+        raise UsageError(
+            "the lab can only boot machines whose addresses are the lab's: 10.213.N.2 to 10.213.N.254, one N for all",
+            why=", ".join(f"{machine.name} has {machine.address}" for machine in outside) or "no machine is named",
+            next_step="change the addresses in cluster.yaml, or run cluster lab up in a folder without a cluster.yaml",
+        )
+    numbers = sorted({network.number for network in networks.values() if network})
+    if len(numbers) > 1:
+        subnets = ", ".join(str(Network(number).subnet) for number in numbers)
+        raise UsageError("the machines of a lab share one subnet", why=f"their addresses are in {subnets}")
+    return Network(numbers[0])
+
+
+def _refuse_network(network: Network, own: LabState, others: Mapping[str, LabState]) -> None:
+    """Refuse a change of the lab's network to `network` where that would hurt somebody.
+
+    Raises:
+        UsageError: the lab has machines in another one, another lab has it, or this host uses it for something else.
+    """
+    owner = next((name for name, state in others.items() if state.network == network), None)
+    if own.machines and own.network:
+        why = f"the lab has machines in {own.network.subnet}"
+        next_step = "cluster lab down"
+    elif owner:
+        why = f"lab '{owner}' of this user has it"
+        next_step = "take another N in the addresses 10.213.N.x, or cluster lab down --forget in that lab's folder"
+    elif any(clashes(network, route) for route in routed_networks()):
+        why = "this host has a route to it already (ip route show)"
+        next_step = "take another N in the addresses 10.213.N.x"
+    else:
+        return
+    raise UsageError(f"the lab cannot have the subnet {network.subnet}", why=why, next_step=next_step)
+
+
+def _refuse_clashes(asked: Sequence[Machine], kept: Mapping[str, Machine]) -> None:
+    """Refuse machines that are not what the lab has under their name, or share an address with another.
+
+    Raises:
+        UsageError: so it is.
+    """
+    for machine in asked:
+        there = kept[machine.name]
+        if there != machine:
+            raise UsageError(
+                f"the lab has a machine '{machine.name}' already, with another address or MAC",
+                why=f"{there.address} {there.mac}, not {machine.address} {machine.mac}",
+                next_step="cluster lab down",
+            )
+    owners: dict[IPv4Address, str] = {}
+    for machine in kept.values():
+        other = owners.setdefault(machine.address, machine.name)
+        if other != machine.name:
+            raise UsageError(f"{other} and {machine.name} have the same address {machine.address}")

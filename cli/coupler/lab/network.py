@@ -1,0 +1,161 @@
+"""The lab's network: a bridge of its own on this host, one subnet, one cable for each machine.
+
+All names follow from the number of the subnet: bridge `coupler-7`, cable to .11 `coupler-7-11`. A cable is a veth pair
+whose far end, `host0`, lies in the machine's network namespace and goes away with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coupler.errors import CouplerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+LABS = IPv4Network("10.213.0.0/16")
+"""Every lab gets a /24 of this."""
+
+FIRST_HOST = 11
+"""The last part of the first machine's address. The host has .1."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network of one lab: 10.213.`number`.0/24."""
+
+    number: int
+
+    @classmethod
+    def holding(cls, address: IPv4Address) -> Network | None:
+        """Return the lab network that `address` belongs to, None where it belongs to none."""
+        return cls(address.packed[2]) if address in LABS and address.packed[3] not in {0, 1, 255} else None
+
+    @property
+    def subnet(self) -> IPv4Network:
+        """The addresses."""
+        return IPv4Network((int(LABS.network_address) + (self.number << 8), 24))
+
+    @property
+    def host(self) -> IPv4Address:
+        """The host's own address on the bridge."""
+        return self.subnet[1]
+
+    @property
+    def bridge(self) -> str:
+        """The interface name of the bridge."""
+        return f"coupler-{self.number}"
+
+    def cable(self, address: IPv4Address) -> str:
+        """Return the interface name of the host's end of the cable to the machine at `address`."""
+        return f"{self.bridge}-{address.packed[3]}"
+
+    def is_up(self) -> bool:
+        """Whether the bridge is there."""
+        return interface_exists(self.bridge)
+
+    def raise_bridge(self) -> None:
+        """Make the bridge where it lacks. Its MAC is fixed: a bridge else takes that of whatever port comes or goes."""
+        if not self.is_up():
+            ip_batch(
+                f"link add {self.bridge} address {stable_mac(self.bridge)} up type bridge forward_delay 0",
+                f"address add {self.host}/{self.subnet.prefixlen} dev {self.bridge}",
+            )
+
+    def connect(self, machines: Iterable[tuple[IPv4Address, str, int]]) -> None:
+        """Lay cables to machines, each given as address, MAC, and id of a process in its network namespace."""
+        cables = [(self.cable(address), mac, pid) for address, mac, pid in machines]
+        # What a machine killed a moment ago leaves until the kernel has cleared its namespace away.
+        stale = [f"link delete {cable}" for cable, _, _ in cables if interface_exists(cable)]
+        ip_batch(
+            *stale,
+            *(
+                f"link add {cable} master {self.bridge} up type veth peer name host0 address {mac} netns {pid}"
+                for cable, mac, pid in cables
+            ),
+        )
+
+    def remove(self) -> None:
+        """Take the bridge and every cable away."""
+        names = [path.name for path in Path("/sys/class/net").glob(f"{self.bridge}*")]
+        own = [name for name in names if name == self.bridge or name.startswith(f"{self.bridge}-")]
+        # -force goes on: a cable may vanish by itself between the look and the deed.
+        if own:
+            ip_batch(*(f"link delete {name}" for name in sorted(own, reverse=True)), force=True)
+
+
+def interface_exists(name: str) -> bool:
+    """Whether this host has the network interface `name`."""
+    return Path("/sys/class/net", name).exists()
+
+
+def interface_is_up(name: str) -> bool:
+    """Whether the interface `name` is there and switched on (IFF_UP of netdevice(7))."""
+    try:
+        return bool(int(Path("/sys/class/net", name, "flags").read_text(), 16) & 1)
+    except FileNotFoundError:
+        return False
+
+
+def stable_mac(seed: str) -> str:
+    """Return a locally administered unicast MAC that depends on `seed` alone.
+
+    With random ones the host keeps stale neighbours, and a machine's boot seems to take half a minute.
+    """
+    digest = hashlib.sha256(seed.encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
+
+
+def ip_batch(*lines: str, force: bool = False) -> None:
+    """Run `ip` once for all `lines`; with `force` it goes on behind a line that fails.
+
+    Raises:
+        CouplerError: a line failed, and `force` is not given.
+    """
+    argv = ["ip", *(["-force"] if force else []), "-batch", "-"]
+    done = subprocess.run(argv, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False)
+    if done.returncode and not force:
+        raise CouplerError("the lab's network could not be set up", why=done.stderr.strip())
+
+
+def free_network(taken: Sequence[int]) -> Network:
+    """Return the first lab network that neither another lab has (`taken`) nor this host routes elsewhere.
+
+    Raises:
+        CouplerError: there is none left.
+    """
+    routes = routed_networks()
+    for number in range(1, 255):
+        if number not in taken and not any(clashes(Network(number), route) for route in routes):
+            return Network(number)
+    raise CouplerError(
+        f"no subnet of {LABS} is free for a lab",
+        why="every one belongs to a lab or is routed elsewhere on this host",
+        next_step="cluster lab down --forget in the folders of labs that you do not need any more",
+    )
+
+
+def clashes(network: Network, route: IPv4Network) -> bool:
+    """Whether `route` is somebody's who uses the lab network for something else.
+
+    A route wider than all labs together (a default route, a company's 10.0.0.0/8) is no clash: ours is more specific.
+    """
+    return route.overlaps(network.subnet) and route.prefixlen >= LABS.prefixlen
+
+
+def routed_networks() -> list[IPv4Network]:
+    """Return the destinations of this host's routes, local addresses included."""
+    done = subprocess.run(
+        ["ip", "-json", "-4", "route", "show", "table", "all"], capture_output=True, text=True, check=True
+    )
+    return [
+        IPv4Network(route["dst"], strict=False)
+        for route in json.loads(done.stdout or "[]")
+        if route["dst"] != "default" and route.get("type") not in {"broadcast", "multicast"}
+    ]
