@@ -26,7 +26,7 @@ Tell = Callable[[str], None]
 
 _HERE = Path(__file__).resolve().parent
 _PACKAGES = (
-    *("usr-is-merged", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo"),
+    *("usr-is-merged", "systemd-sysv", "dbus", "libpam-systemd", "libnss-myhostname", "openssh-server", "sudo"),
     *("iproute2", "iputils-ping", "curl", "ca-certificates", "git", "gzip", "tar", "util-linux", "procps"),
 )
 _RELEASES = (((2, 36), "bookworm"), ((2, 41), "trixie"))
