@@ -63,6 +63,9 @@ class Ssh(Section):
         default=HostKeys.ACCEPT_NEW,
         description="accept-new: trust a host's key at first sight; strict: only known keys.",
     )
+    known_hosts: FilePath | None = Field(
+        default=None, description="More known host keys, a file in OpenSSH's format, relative to cluster.yaml."
+    )
 
 
 class Git(Section):

@@ -16,6 +16,7 @@ from coupler.model.system import Distribution
 
 if TYPE_CHECKING:
     from coupler.model.cluster import Cluster
+    from coupler.model.source import KeyPath
 
 _DATA: dict[str, Any] = tomllib.loads(Path(__file__).with_name("catalogue.toml").read_text(encoding="utf-8"))
 PROGRAMS: tuple[str, ...] = tuple(_DATA["program"])
@@ -37,6 +38,20 @@ class Artifact:
     urls: tuple[str, ...]
     sha256: str | None
     member: str | None
+
+
+_VERSION_KEYS: dict[str, KeyPath] = {
+    "etcd": ("etcd", "version"),
+    "flannel": ("network", "flannel", "version"),
+    "fleet": ("fleet", "version"),
+    "kubernetes": ("kubernetes", "version"),
+    "cni-plugins": ("kubernetes", "cni_plugins_version"),
+}
+
+
+def version_key(program: str) -> KeyPath:
+    """Return the key of cluster.yaml that sets the version of a program of `PROGRAMS`."""
+    return _VERSION_KEYS[_DATA["program"][program]["component"]]
 
 
 def artifacts_of(cluster: Cluster) -> tuple[Artifact, ...]:

@@ -12,11 +12,13 @@ from coupler.model.cluster import Cluster
 from coupler.model.explain import explain
 from coupler.model.files import Reading
 from coupler.model.problem import kind_of
-from coupler.model.rules import Issue, issues_of
+from coupler.model.rules import issues_of
 from coupler.model.source import Source, SourceError, parse, read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from coupler.model.rules.issue import Issue
 
 FILE_NAME = "cluster.yaml"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import yaml
 
@@ -155,7 +155,7 @@ class _Builder:
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self._item(child, (*path, index)) for index, child in enumerate(node.value)]
-        scalar = Scalar.of(node)
+        scalar = Scalar.of(cast("yaml.ScalarNode", node))
         return None if scalar.absent else scalar
 
     def _item(self, node: yaml.Node, path: KeyPath) -> Any:

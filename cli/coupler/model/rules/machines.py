@@ -1,0 +1,136 @@
+"""Rules about the nodes: their names and addresses, their roles, and the networks around them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coupler.model.rules.issue import Issue, error, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+
+    from coupler.model.cluster import Cluster
+    from coupler.model.node import Node
+
+MOST_MEMBERS = 7
+"""etcd's documentation advises no more members (FAQ, 'What is maximum cluster size?')."""
+POD_SUBNET = 24
+"""flannel gives each node a /24 of the pod network, and leaves out the first."""
+
+
+def unique_names(cluster: Cluster) -> Iterator[Issue]:
+    """No two nodes share a name."""
+    return _repeated(cluster, "name", "duplicate-name", lambda node: node.name)
+
+
+def unique_addresses(cluster: Cluster) -> Iterator[Issue]:
+    """No two nodes share an address."""
+    return _repeated(cluster, "address", "duplicate-address", lambda node: node.address)
+
+
+def unique_macs(cluster: Cluster) -> Iterator[Issue]:
+    """No two nodes share a MAC address."""
+    return _repeated(cluster, "mac", "duplicate-mac", lambda node: node.mac)
+
+
+def unique_ssh(cluster: Cluster) -> Iterator[Issue]:
+    """No two machines are reached at the same address and port."""
+    first: dict[tuple[str, int], Node] = {}
+    for node in cluster.nodes:
+        other = first.setdefault((node.ssh_address, node.ssh_port), node)
+        if other.address != node.address:
+            message = f"{node.ssh_address}, port {node.ssh_port}, leads to {other.name} already"
+            yield error("duplicate-ssh", ("nodes", node.row, "ssh"), message, f"see item {other.row + 1} of `nodes`")
+
+
+def _repeated(cluster: Cluster, key: str, code: str, of: Callable[[Node], Hashable]) -> Iterator[Issue]:
+    first: dict[Hashable, Node] = {}
+    for node in cluster.nodes:
+        value = of(node)
+        other = first.setdefault(value, node)
+        if value is not None and other is not node:
+            message = (
+                f"{value} belongs to {other.name} already" if key != "name" else f"a second node is called {value}"
+            )
+            yield error(code, ("nodes", node.row, key), message, f"see item {other.row + 1} of `nodes`")
+
+
+def control_plane(cluster: Cluster) -> Iterator[Issue]:
+    """Kubernetes needs a control plane, and everything needs etcd."""
+    if cluster.kubernetes.enabled and not cluster.control_nodes:
+        hint = "give a node the role control, or set kubernetes.enabled to false"
+        yield error("no-control-plane", ("nodes",), "no node has the role control, which Kubernetes needs", hint)
+    elif not cluster.etcd_members:
+        hint = "give one node, better three, the role etcd"
+        yield error(
+            "no-etcd-members", ("nodes",), "no node has the role etcd or control: etcd would have no members", hint
+        )
+
+
+def etcd_size(cluster: Cluster) -> Iterator[Issue]:
+    """An odd number of members, and not many, serves etcd best."""
+    count = len(cluster.etcd_members)
+    if count and count % 2 == 0:
+        message = (
+            f"etcd has {count} members, of which {count // 2 + 1} must be up: it survives {(count - 1) // 2} failing, "
+            f"no more than {count - 1} members would"
+        )
+        yield warning(
+            "even-etcd-members", ("nodes",), message, f"make it {count - 1} or {count + 1}: give nodes the role etcd"
+        )
+    elif count > MOST_MEMBERS:
+        message = f"etcd has {count} members; each write waits for {count // 2 + 1} of them"
+        yield warning("many-etcd-members", ("nodes",), message, "give 3 or 5 nodes the role etcd")
+
+
+def separate_networks(cluster: Cluster) -> Iterator[Issue]:
+    """Pods, services and nodes live in networks of their own."""
+    network = cluster.network
+    if network.pods.overlaps(network.services):
+        message = f"the services' network {network.services} overlaps the pods' {network.pods}"
+        yield error("overlapping-networks", ("network", "services"), message, "give each a network of its own")
+    for name, taken in (("pods", network.pods), ("services", network.services)):
+        inside = next((node for node in cluster.nodes if node.address in taken), None)
+        if inside:
+            message = f"{inside.address} of {inside.name} lies in the network of {name}, {taken}"
+            hint = f"choose another network.{name}, or another address"
+            yield error("node-in-network", ("nodes", inside.row, "address"), message, hint)
+
+
+def room_for_pods(cluster: Cluster) -> Iterator[Issue]:
+    """Each node gets a /24 of the pod network."""
+    pods, count = cluster.network.pods, len(cluster.nodes)
+    if not cluster.network.flannel.enabled and not cluster.kubernetes.enabled:
+        return
+    room = max(0, (1 << max(0, POD_SUBNET - pods.prefixlen)) - 1)
+    if room < count:
+        enough = POD_SUBNET - count.bit_length()
+        message = f"{pods} has room for {room} nodes with a /{POD_SUBNET} each, and there are {count}"
+        hint = f"widen it to /{enough} or shorter, such as {pods.supernet(new_prefix=min(enough, pods.prefixlen))}"
+        yield error("pods-too-small", ("network", "pods"), message, hint)
+
+
+def balancer_and_role(cluster: Cluster) -> Iterator[Issue]:
+    """A load balancer runs on the nodes with the role lb: neither makes sense without the other."""
+    if cluster.load_balancer and not cluster.load_balancers:
+        message = "no node has the role lb, so the load balancer would run nowhere"
+        yield warning("balancer-without-node", ("load_balancer",), message, "give a node the role lb")
+    if not cluster.load_balancer and cluster.load_balancers:
+        node = cluster.load_balancers[0]
+        message = f"{node.name} has the role lb, and no load balancer is configured"
+        yield warning(
+            "node-without-balancer", ("nodes", node.row, "roles"), message, "add `load_balancer: {kind: haproxy}`"
+        )
+
+
+RULES = (
+    unique_names,
+    unique_addresses,
+    unique_macs,
+    unique_ssh,
+    control_plane,
+    etcd_size,
+    separate_networks,
+    room_for_pods,
+    balancer_and_role,
+)

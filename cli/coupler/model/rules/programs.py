@@ -1,0 +1,109 @@
+"""Rules about the programs: which version can do what another one asks of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coupler.model.components import ProxyMode
+from coupler.model.rules.issue import Issue, error, warning
+from coupler.model.system import Distribution, Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from coupler.model.cluster import Cluster
+    from coupler.model.source import KeyPath
+
+ETCD_WITHOUT_V2 = (3, 6, 0)
+ETCD_V2_REPORTED_BROKEN = (3, 5, 26)
+"""etcd issue 21249: `/v2/keys` is answered by the gRPC handler."""
+FLANNEL_WITH_V3 = (0, 19, 0)
+"""flannel pull request 1562 moved its client to etcd's v3 API."""
+KUBERNETES_WITHOUT_ETCD2 = (1, 13, 0)
+"""Kubernetes issue 57354: the etcd2 storage backend was dropped."""
+NFTABLES_SINCE = (1, 31, 0)
+IPVS_DEPRECATED_SINCE = (1, 35, 0)
+LEAST_HEARTBEATS = 5
+
+
+def v2_users(cluster: Cluster) -> Iterator[Issue]:
+    """Who needs etcd's v2 API gets it."""
+    if cluster.etcd.v2_api or _ships_own(cluster):
+        return
+    hint = "set etcd.v2_api to true (etcd 3.5 or older)"
+    for path, who in _v2_users(cluster):
+        yield error("v2-api-needed", path, f"{who} needs etcd's v2 API, which is off", hint)
+
+
+def _v2_users(cluster: Cluster) -> Iterator[tuple[KeyPath, str]]:
+    if cluster.os.reboot.strategy is Strategy.ETCD_LOCK:
+        yield ("os", "reboot", "strategy"), "the reboot strategy etcd-lock"
+    if cluster.fleet.enabled:
+        yield ("fleet", "enabled"), "fleet"
+    flannel = cluster.network.flannel
+    if flannel.enabled and flannel.version.numbers < FLANNEL_WITH_V3:
+        yield ("network", "flannel", "version"), f"flannel {flannel.version}"
+
+
+def v2_servers(cluster: Cluster) -> Iterator[Issue]:
+    """etcd 3.6 has no v2 API, and late 3.5 releases one that was reported broken."""
+    version = cluster.etcd.version
+    if not cluster.etcd.v2_api or _ships_own(cluster):
+        return
+    if version.numbers >= ETCD_WITHOUT_V2:
+        hint = "use etcd 3.5, or set etcd.v2_api to false"
+        yield error("v2-api-removed", ("etcd", "version"), f"etcd {version} has no v2 API", hint)
+    elif version.numbers >= ETCD_V2_REPORTED_BROKEN:
+        message = f"the v2 API was reported broken in etcd 3.5.26 (its issue 21249), and {version} is no older"
+        yield warning("v2-api-broken", ("etcd", "version"), message, "use etcd 3.5.25, or try it before you rely on it")
+
+
+def election_timeout(cluster: Cluster) -> Iterator[Issue]:
+    """etcd refuses an election timeout of less than five heartbeats."""
+    least = LEAST_HEARTBEATS * cluster.etcd.heartbeat_interval
+    if cluster.etcd.election_timeout < least:
+        message = (
+            f"{cluster.etcd.election_timeout} ms is less than {LEAST_HEARTBEATS} heartbeats, and etcd would not start"
+        )
+        yield error("election-timeout", ("etcd", "election_timeout"), message, f"write at least {least}")
+
+
+def shipped_programs(cluster: Cluster) -> Iterator[Issue]:
+    """Container Linux images ship etcd2, fleet and flannel in versions of their own."""
+    if not _ships_own(cluster):
+        return
+    sections = {
+        ("etcd",): cluster.etcd.model_fields_set,
+        ("fleet",): cluster.fleet.model_fields_set,
+        ("network", "flannel"): cluster.network.flannel.model_fields_set,
+    }
+    for path, written in sections.items():
+        if "version" in written:
+            message = f"container-linux runs the {path[-1]} that its image ships; this version is not used"
+            yield warning(
+                "version-not-used", (*path, "version"), message, "remove the key, or set os.distribution to flatcar"
+            )
+    kubernetes = cluster.kubernetes
+    if kubernetes.enabled and kubernetes.version.numbers >= KUBERNETES_WITHOUT_ETCD2:
+        message = f"the image ships etcd 2, and kube-apiserver {kubernetes.version} stores its data in etcd 3 only"
+        hint = "set os.distribution to flatcar, or kubernetes.enabled to false"
+        yield warning("kubernetes-needs-etcd3", ("os", "distribution"), message, hint)
+
+
+def proxy_mode(cluster: Cluster) -> Iterator[Issue]:
+    """kube-proxy's modes came and go with its versions."""
+    kubernetes, path = cluster.kubernetes, ("kubernetes", "proxy", "mode")
+    if not kubernetes.enabled:
+        return
+    if kubernetes.proxy.mode is ProxyMode.NFTABLES and kubernetes.version.numbers < NFTABLES_SINCE:
+        message = f"kube-proxy {kubernetes.version} does not offer nftables by default; 1.31 and later do"
+        yield error("proxy-mode", path, message, "use iptables, or a newer Kubernetes")
+    if kubernetes.proxy.mode is ProxyMode.IPVS and kubernetes.version.numbers >= IPVS_DEPRECATED_SINCE:
+        yield warning("proxy-mode", path, "the mode ipvs is deprecated since Kubernetes 1.35", "use nftables")
+
+
+def _ships_own(cluster: Cluster) -> bool:
+    return cluster.os.distribution is Distribution.CONTAINER_LINUX
+
+
+RULES = (v2_users, v2_servers, election_timeout, shipped_programs, proxy_mode)

@@ -1,0 +1,99 @@
+"""Rules about what the nodes trust: commits, certificates, keys and downloaded programs."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from coupler.model.catalogue import version_key
+from coupler.model.fields import key_of
+from coupler.model.rules.issue import Issue, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from coupler.model.cluster import Cluster
+    from coupler.model.source import KeyPath
+
+OTHERS = 0o077
+"""Permission bits of group and others; ssh refuses a private key that has any."""
+
+
+def signed_commits(cluster: Cluster) -> Iterator[Issue]:
+    """Nodes should take only commits that someone they know has signed."""
+    git = cluster.git
+    if not git.allowed_signers:
+        message = "no allowed signers: nodes accept any commit, and whoever can write to the repository owns them"
+        yield warning(
+            "unsigned-git", ("git", "allowed_signers"), message, "add your line: `you@example.org ssh-ed25519 AAAA…`"
+        )
+    elif git.signing_key is None:
+        message = (
+            "nodes accept signed commits only, and no signing key is set: yours are signed as git itself is configured"
+        )
+        yield warning("no-signing-key", ("git", "allowed_signers"), message, "set git.signing_key")
+    else:
+        own = _public_half(git.signing_key)
+        allowed = {key_of(signer.split()) for signer in git.allowed_signers}
+        if own and own not in allowed:
+            message = "the public half of this key is not among allowed_signers: nodes would refuse your commits"
+            yield warning("signer-not-allowed", ("git", "signing_key"), message, f"add `you@example.org {own}`")
+
+
+def private_keys(cluster: Cluster) -> Iterator[Issue]:
+    """Private keys exist, and only you can read them."""
+    for path, file in _private_keys(cluster):
+        if not file.is_file():
+            message = f"there is no file {file}"
+            yield warning("key-missing", path, message, f"make one: ssh-keygen -t ed25519 -f {file}")
+        elif file.suffix != ".pub" and file.stat().st_mode & OTHERS:
+            message = f"others can read {file}, and ssh refuses such a key"
+            yield warning("key-readable", path, message, f"chmod 600 {file}")
+
+
+def _private_keys(cluster: Cluster) -> Iterator[tuple[KeyPath, Path]]:
+    if cluster.ssh.private_key:
+        yield ("ssh", "private_key"), cluster.ssh.private_key
+    if cluster.git.signing_key:
+        yield ("git", "signing_key"), cluster.git.signing_key
+
+
+def _public_half(key: Path) -> str | None:
+    public = key if key.suffix == ".pub" else key.with_name(key.name + ".pub")
+    try:
+        return key_of(public.read_text(encoding="utf-8", errors="replace").split())
+    except OSError:
+        return None
+
+
+def encrypted_etcd(cluster: Cluster) -> Iterator[Issue]:
+    """etcd without TLS gives every secret of the cluster to the network."""
+    if not cluster.etcd.tls:
+        message = (
+            "etcd without TLS: whoever reaches port 2379 reads and writes everything, Kubernetes' secrets included"
+        )
+        yield warning("etcd-without-tls", ("etcd", "tls"), message, "remove the key, or shield the network")
+
+
+def known_checksums(cluster: Cluster) -> Iterator[Issue]:
+    """A program is run only if it is the one that was meant."""
+    unknown = [artifact for artifact in cluster.artifacts_needed if artifact.sha256 is None]
+    for key, group in groupby(unknown, lambda artifact: version_key(artifact.name)):
+        artifacts = list(group)
+        programs = " and ".join(f"{artifact.name} {artifact.version}" for artifact in artifacts)
+        keys = ", ".join(f"artifacts.{artifact.name}.sha256" for artifact in artifacts)
+        message = f"no checksum is known for {programs}: nodes would fetch that unchecked"
+        yield warning("missing-checksum", key, message, f"set {keys}; or list the files in your mirror's SHA256SUMS")
+
+
+def mirror_lists_checksums(cluster: Cluster) -> Iterator[Issue]:
+    """A mirror's folder says what is in it."""
+    folder = cluster.mirror.folder if cluster.mirror else None
+    if folder and not folder.checksums:
+        message = f"{folder.path} has no SHA256SUMS, so nothing in it is used in place of upstream's files"
+        hint = f"mkdir -p {folder.path} && cd {folder.path} && sha256sum */*/*/* > SHA256SUMS"
+        yield warning("mirror-without-checksums", ("mirror", "folder"), message, hint)
+
+
+RULES = (signed_commits, private_keys, encrypted_etcd, known_checksums, mirror_lists_checksums)
