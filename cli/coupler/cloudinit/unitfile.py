@@ -1,0 +1,110 @@
+"""What a unit's name and text say by themselves, without systemd. Source: systemd.unit(5), systemd.service(5)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+SUFFIXES = frozenset(
+    ("service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope")
+)
+_NAME = re.compile(r"[A-Za-z0-9:\-_.\\]+(@[A-Za-z0-9:\-_.\\@]*)?")
+_MAX_NAME = 255
+_CERTAIN_TO_FAIL = frozenset(("/bin/false", "/usr/bin/false"))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An assignment in a unit file; `line` counts from 1."""
+
+    section: str
+    name: str
+    value: str
+    line: int
+
+
+def is_unit_name(name: str) -> bool:
+    """Return whether systemd takes the name: known suffix, allowed characters, at most 255 of them."""
+    stem, _, suffix = name.rpartition(".")
+    return bool(stem) and suffix in SUFFIXES and len(name) <= _MAX_NAME and _NAME.fullmatch(stem) is not None
+
+
+def settings_of(text: str) -> list[Setting]:
+    """Return the assignments of a unit file in order; a line that is none is left out."""
+    settings = []
+    section, held, held_line = "", "", 0
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = raw.strip()
+        if not held and (not line or line[0] in "#;"):
+            continue
+        if held and line[:1] in ("#", ";"):
+            continue
+        held_line = held_line if held else number
+        if line.endswith("\\"):
+            held += f"{line[:-1]} "
+            continue
+        line, held = held + line, ""
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1]
+        elif "=" in line:
+            name, _, value = line.partition("=")
+            settings.append(Setting(section, name.strip(), value.strip(), held_line))
+    return settings
+
+
+def values_of(settings: list[Setting], section: str, name: str) -> list[str]:
+    """Return the values of a setting that may be given several times; an empty one takes back those before it."""
+    values: list[str] = []
+    for setting in settings:
+        if (setting.section, setting.name) == (section, name):
+            values = [*values, setting.value] if setting.value else []
+    return values
+
+
+def words_of(settings: list[Setting], section: str, name: str) -> list[str]:
+    """Return the words of a setting that holds a list of units."""
+    return [word for value in values_of(settings, section, name) for word in value.split()]
+
+
+def mount_unit_name(where: str, suffix: str = "mount") -> str:
+    """Return the name that a mount unit for a path must have (`systemd-escape --path`)."""
+    path = "/".join(part for part in where.split("/") if part and part != ".")
+    escaped = [
+        "-" if character == "/" else character if _is_plain(character, index) else _hex(character)
+        for index, character in enumerate(path)
+    ]
+    return f"{''.join(escaped) or '-'}.{suffix}"
+
+
+def _is_plain(character: str, index: int) -> bool:
+    return bool(re.fullmatch(r"[A-Za-z0-9:_.]", character)) and not (character == "." and index == 0)
+
+
+def _hex(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
+def load_problem(name: str, settings: list[Setting]) -> str | None:
+    """Return why systemd refuses to load a unit, or None."""
+    suffix = name.rpartition(".")[2]
+    if suffix in ("mount", "automount"):
+        where = values_of(settings, suffix.capitalize(), "Where")
+        if not where:
+            return f"a {suffix} unit needs Where="
+        expected = mount_unit_name(where[-1], suffix)
+        return None if name == expected else f"for Where={where[-1]} its name must be {expected}"
+    if suffix == "service":
+        oneshot = values_of(settings, "Service", "Type")[-1:] == ["oneshot"]
+        start, stop = (values_of(settings, "Service", key) for key in ("ExecStart", "ExecStop"))
+        success = values_of(settings, "Unit", "SuccessAction")
+        if not start and not stop and not success:
+            return "a service needs ExecStart= or ExecStop="
+        if len(start) > 1 and not oneshot:
+            return "more than one ExecStart= needs Type=oneshot"
+    return None
+
+
+def is_certain_to_fail(settings: list[Setting]) -> bool:
+    """Return whether a oneshot service fails whatever the node is like: it runs `false`."""
+    oneshot = values_of(settings, "Service", "Type")[-1:] == ["oneshot"]
+    return oneshot and any(command in _CERTAIN_TO_FAIL for command in values_of(settings, "Service", "ExecStart"))
