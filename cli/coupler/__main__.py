@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -33,7 +34,7 @@ app.add_typer(lab.app, name="lab")
 @app.callback()
 def _root(
     *,
-    version: bool = typer.Option(False, "--version", help="Show the version."),
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     if version:
         ui.print_line(f"cluster {__version__}")

@@ -23,6 +23,7 @@ from coupler.result import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.live import Live
 
     from coupler.errors import CouplerError, ExitCode
@@ -165,7 +166,7 @@ class LiveProgress:
     def _line(self, state: State, text: str) -> None:
         sys.stderr.write(_paint(_COLOUR.get(state, "0"), f"{_MARK[state]} ", sys.stderr) + text + "\n")
 
-    def _render(self) -> object:
+    def _render(self) -> Group:
         from rich.console import Group
         from rich.spinner import Spinner
         from rich.text import Text

@@ -11,11 +11,14 @@ import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coupler.errors import CouplerError, UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _TIMEOUT = 60  # seconds; one git command
 
@@ -112,8 +115,11 @@ class Repository:
         """Return who commits, for operators who have not told git."""
         name = self._git("config", "user.name", check=False).stdout.strip() or getpass.getuser()
         email = self._git("config", "user.email", check=False).stdout.strip() or f"{name}@{socket.gethostname()}"
-        return {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in
-                (("NAME", name), ("EMAIL", email))}
+        return {
+            f"GIT_{role}_{what}": value
+            for role in ("AUTHOR", "COMMITTER")
+            for what, value in (("NAME", name), ("EMAIL", email))
+        }
 
     def _git(
         self,
@@ -130,7 +136,10 @@ class Repository:
                 f"git {' '.join(arguments)} failed", why=_last_line(result.stderr.decode(errors="replace"))
             )
         return subprocess.CompletedProcess(
-            result.args, result.returncode, result.stdout.decode(errors="replace"), result.stderr.decode(errors="replace")
+            result.args,
+            result.returncode,
+            result.stdout.decode(errors="replace"),
+            result.stderr.decode(errors="replace"),
         )
 
     def _run(

@@ -107,9 +107,7 @@ class Connections:
         if client:
             client.close()
 
-    def everywhere(
-        self, targets: Iterable[Target], ask: Callable[[Target], None]
-    ) -> None:
+    def everywhere(self, targets: Iterable[Target], ask: Callable[[Target], None]) -> None:
         """Call `ask` for every target, many at a time. `ask` deals with its own errors."""
         targets = list(targets)
         with ThreadPoolExecutor(max_workers=min(_MOST_AT_ONCE, len(targets)) or 1) as pool:

@@ -6,17 +6,16 @@ from typing import Annotated
 
 import typer
 
-from coupler.commands.verb import ClusterFile, verb
+from coupler.commands.verb import ClusterFile, open_cluster, verb
 from coupler.result import Result, Text
 
 
 @verb
 def render(
     file: ClusterFile = None,
-    boot_stub: Annotated[bool, typer.Option("--boot-stub", help="The user-data that makes a node pull.")] = False,
+    boot_stub: Annotated[bool, typer.Option("--boot-stub", help="The user-data that makes a machine pull.")] = False,
 ) -> Result:
     """Print the shared #cloud-config that every node gets."""
-    from coupler.model import open_cluster
     from coupler.render import render_boot_stub, render_document
 
     cluster = open_cluster(file).cluster

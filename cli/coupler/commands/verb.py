@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from coupler.errors import ExitCode
 from coupler.result import Result
+
+if TYPE_CHECKING:
+    from coupler.model import LoadedCluster
 
 
 class Output(StrEnum):
@@ -79,3 +82,14 @@ def verb(function: Callable[..., Result]) -> Callable[..., None]:
     )
     command.__annotations__ = {p.name: p.annotation for p in [*own, _OUTPUT, _DEBUG, _CONTEXT]}
     return command
+
+
+def open_cluster(file: Path | None) -> LoadedCluster:
+    """Load the cluster.yaml that the user named, or the one found upwards from here.
+
+    Raises:
+        ConfigurationError: there is none, or it is wrong.
+    """
+    from coupler.model import find_cluster_file, load_cluster
+
+    return load_cluster(file or find_cluster_file(Path.cwd()))

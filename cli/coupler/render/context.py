@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from coupler.model.duration import seconds
 from coupler.render import kubernetes
 from coupler.render.systemd import command_words
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from coupler.model import Cluster, Node
 
 PKI = "/etc/coupler/pki"
 """Where a node keeps its certificates and keys."""
 
-_FLANNEL_ETCD3 = (0, 15)
+_FLANNEL_ETCD3 = (0, 15, 0)
 """The first flannel that keeps its network in etcd's v3 API (flannel's release notes)."""
 
 
@@ -26,7 +27,7 @@ def context(cluster: Cluster) -> dict[str, Any]:
         "cluster": cluster,
         "node_table": node_table(cluster),
         "artifact_list": artifact_list(cluster),
-        "pull_jitter": max(1, seconds(cluster.git.interval) // 10),
+        "pull_jitter": max(1, cluster.git.interval.seconds // 10),
         "update_server": "disabled" if cluster.os.version else cluster.os.update_server,
         "locksmith": _locksmith(cluster, scheme),
         "locksmithctl_flags": _locksmithctl_flags(cluster, scheme),
@@ -35,7 +36,7 @@ def context(cluster: Cluster) -> dict[str, Any]:
         "etcdctl_environment": _etcdctl_environment(cluster, scheme),
         "flannel": _flannel(cluster),
         "proxy_environment": _proxy_environment(cluster),
-        "ca_certificates": {f"coupler-{number}": pem for number, pem in enumerate(cluster.ca_certificates, 1)},
+        "ca_certificates": {f"coupler-{c.path.stem}": c.pem for c in cluster.ca_certificates},
         "kubernetes": kubernetes.context(cluster) if cluster.kubernetes.enabled else None,
     }
 
@@ -48,9 +49,7 @@ def node_table(cluster: Cluster) -> str:
 
 def artifact_list(cluster: Cluster) -> str:
     """Return the list of programs to fetch: name, version, SHA-256, member of the archive, target, URLs."""
-    rows = [
-        (a.name, a.version, a.sha256 or "-", a.member or "-", a.target, *a.urls) for a in cluster.artifacts_needed
-    ]
+    rows = [(a.name, a.version, a.sha256 or "-", a.member or "-", a.target, *a.urls) for a in cluster.artifacts_needed]
     return "\n".join(["# name version sha256 member target urls", *(" ".join(row) for row in rows)]) + "\n"
 
 
@@ -69,7 +68,7 @@ def _row(cluster: Cluster, node: Node) -> tuple[str, ...]:
     )
 
 
-def _pairs(values: dict[str, str]) -> str:
+def _pairs(values: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in values.items())
 
 
@@ -138,10 +137,9 @@ def _flannel(cluster: Cluster) -> dict[str, Any]:
     if flannel.mtu and flannel.backend == "vxlan":
         backend["MTU"] = flannel.mtu
     config = {"Network": str(cluster.network.pods), "SubnetLen": 24, "Backend": backend}
-    version = tuple(int(part) for part in flannel.version.lstrip("v").split(".")[:2])
     return {
         "network_config": json.dumps(config, sort_keys=True) + "\n",
-        "etcd_api": 3 if version >= _FLANNEL_ETCD3 else 2,
+        "etcd_api": 3 if flannel.version.numbers >= _FLANNEL_ETCD3 else 2,
     }
 
 
@@ -152,6 +150,4 @@ def _proxy_environment(cluster: Cluster) -> list[str]:
     local = ["127.0.0.1", "localhost", f".{cluster.network.domain}", str(cluster.network.pods)]
     local += [str(cluster.network.services), *(str(node.address) for node in cluster.nodes), *proxy.no_proxy]
     values = {"HTTP_PROXY": proxy.http, "HTTPS_PROXY": proxy.https, "NO_PROXY": ",".join(local)}
-    return [
-        f"{spelling}={value}" for name, value in values.items() if value for spelling in (name, name.lower())
-    ]
+    return [f"{spelling}={value}" for name, value in values.items() if value for spelling in (name, name.lower())]

@@ -36,7 +36,7 @@ def fragment(name: str, values: Mapping[str, Any]) -> Fragment:
 
 def user_fragment(extra: Extra) -> Fragment:
     """Return the user's own cloud-config as a fragment."""
-    return Fragment(extra.file, _node(extra.document))
+    return Fragment(extra.source.file, _node(extra.document))
 
 
 @cache

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from coupler.render.systemd import command_words
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from coupler.model import Cluster
 
 PKI = "/etc/coupler/pki/kubernetes"
@@ -27,7 +29,7 @@ def context(cluster: Cluster) -> dict[str, Any]:
     gates = ",".join(f"{name}={str(on).lower()}" for name, on in sorted(settings.feature_gates.items()))
     common = {"feature-gates": gates} if gates else {}
 
-    def words(flags: dict[str, str], extra: dict[str, str]) -> list[str]:
+    def words(flags: Mapping[str, str], extra: Mapping[str, str]) -> list[str]:
         return command_words({**flags, **common, **extra})
 
     return {
@@ -43,7 +45,7 @@ def context(cluster: Cluster) -> dict[str, Any]:
 
 
 def _minor(cluster: Cluster) -> int:
-    return int(cluster.kubernetes.version.lstrip("v").split(".")[1])
+    return cluster.kubernetes.version.numbers[1]
 
 
 def _api_server(cluster: Cluster) -> dict[str, str]:
@@ -122,7 +124,7 @@ def _proxy(cluster: Cluster) -> dict[str, str]:
     return {
         "cluster-cidr": str(cluster.network.pods),
         "kubeconfig": f"{CONFIG}/proxy.kubeconfig",
-        "proxy-mode": cluster.kubernetes.proxy.mode,
+        "proxy-mode": cluster.kubernetes.proxy.mode.value,
     }
 
 
@@ -141,9 +143,7 @@ def _kubeconfig(cluster: Cluster, user: str) -> str:
         {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [
-                {"name": cluster.name, "cluster": {"server": API, "certificate-authority": f"{PKI}/ca.crt"}}
-            ],
+            "clusters": [{"name": cluster.name, "cluster": {"server": API, "certificate-authority": f"{PKI}/ca.crt"}}],
             "users": [
                 {
                     "name": user,

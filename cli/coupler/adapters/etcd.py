@@ -1,0 +1,60 @@
+"""What etcd says of itself, from the answers of its HTTP endpoints.
+
+Source: https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/ for what begins with /v3.
+
+The questions are asked on the node, by curl over SSH: the operator's machine need not reach port 2379.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class MemberStatus:
+    """One member as it sees itself. `database_bytes` is the size of its database file."""
+
+    healthy: bool
+    member_id: str = ""
+    leader_id: str = ""
+    version: str = ""
+    database_bytes: int = 0
+    alarms: tuple[str, ...] = ()
+    members: Mapping[str, str] | None = None
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this member leads."""
+        return bool(self.member_id) and self.member_id == self.leader_id
+
+
+def member_status(health: str, status: str, members: str, alarms: str) -> MemberStatus:
+    """Return what a member's answers say: of `/health`, `/v3/maintenance/status`, `/v3/cluster/member/list`, alarms.
+
+    An answer that is missing or is no JSON counts as 'not healthy', never as an error.
+    """
+    state = _json(status)
+    header = state.get("header", {})
+    alarm_list = _json(alarms).get("alarms", [])
+    return MemberStatus(
+        healthy=str(_json(health).get("health", "")).lower() == "true",
+        member_id=str(header.get("member_id", "")),
+        leader_id=str(state.get("leader", "")),
+        version=str(state.get("version", "")),
+        database_bytes=int(state.get("dbSize", 0)),
+        alarms=tuple(sorted({str(alarm.get("alarm", "?")) for alarm in alarm_list})),
+        members={str(m.get("ID")): str(m.get("name", "")) for m in _json(members).get("members", [])},
+    )
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

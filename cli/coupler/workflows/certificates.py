@@ -1,0 +1,182 @@
+"""Which certificates a cluster has, and the folder that keeps them.
+
+Two trees: etcd's, and Kubernetes' with the one for its front proxy, as
+https://kubernetes.io/docs/setup/best-practices/certificates/ asks. An authority's key never leaves the operator's
+machine; a node gets the keys that it needs and no other's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from coupler.adapters import pki
+from coupler.model import Cluster, Node, Role
+from coupler.workflows.workspace import read, write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+    from pathlib import Path
+
+LOCALHOST = IPv4Address("127.0.0.1")
+NODE_FOLDER = "etc/coupler/pki"
+"""Where a node keeps its part, from its root."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate of the cluster: `name` as `etcd/server`, whose `authority` signs it, for one node or for all."""
+
+    name: str
+    authority: str
+    profile: pki.Profile
+    node: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Where it lies below the folder, without `.crt` or `.key`."""
+        return f"nodes/{self.node}/{self.name}" if self.node else self.name
+
+
+def authorities(cluster: Cluster) -> tuple[str, ...]:
+    """Return the certificate authorities that the cluster needs."""
+    etcd = ("etcd/ca",) if cluster.etcd.tls else ()
+    return etcd + (("kubernetes/ca", "kubernetes/front-proxy-ca") if cluster.kubernetes.enabled else ())
+
+
+def certificates_of(cluster: Cluster) -> Iterator[Certificate]:
+    """Yield every certificate of the cluster, in the order of its nodes."""
+    for node in cluster.nodes:
+        if cluster.etcd.tls:
+            yield from _etcd(cluster, node)
+        if cluster.kubernetes.enabled:
+            yield from _kubernetes(cluster, node)
+    if cluster.kubernetes.enabled:
+        yield Certificate("kubernetes/admin", "kubernetes/ca", pki.Profile("admin", ("system:masters",), client=True))
+
+
+def _etcd(cluster: Cluster, node: Node) -> Iterator[Certificate]:
+    def certificate(kind: str, profile: pki.Profile) -> Certificate:
+        return Certificate(f"etcd/{kind}", "etcd/ca", profile, node.name)
+
+    if node in cluster.etcd_members:
+        dns, addresses = ("localhost", node.name), (LOCALHOST, node.address)
+        yield certificate(
+            "server", pki.Profile(node.name, dns_names=dns, addresses=addresses, server=True, client=True)
+        )
+        yield certificate("peer", pki.Profile(node.name, dns_names=dns, addresses=addresses, server=True, client=True))
+    yield certificate("client", pki.Profile(node.name, client=True))
+
+
+def _kubernetes(cluster: Cluster, node: Node) -> Iterator[Certificate]:
+    def certificate(kind: str, profile: pki.Profile, authority: str = "ca") -> Certificate:
+        return Certificate(f"kubernetes/{kind}", f"kubernetes/{authority}", profile, node.name)
+
+    if Role.CONTROL in node.roles:
+        domain = cluster.network.domain
+        names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{domain}")
+        addresses = (LOCALHOST, cluster.network.services[1], node.address)
+        yield certificate(
+            "apiserver",
+            pki.Profile("kube-apiserver", dns_names=("localhost", node.name, *names), addresses=addresses, server=True),
+        )
+        yield certificate(
+            "apiserver-kubelet-client", pki.Profile("kube-apiserver-kubelet-client", ("system:masters",), client=True)
+        )
+        yield certificate("front-proxy-client", pki.Profile("front-proxy-client", client=True), "front-proxy-ca")
+        yield certificate("controller-manager", pki.Profile("system:kube-controller-manager", client=True))
+        yield certificate("scheduler", pki.Profile("system:kube-scheduler", client=True))
+    kubelet = pki.Profile(
+        f"system:node:{node.name}",
+        ("system:nodes",),
+        dns_names=(node.name,),
+        addresses=(node.address,),
+        server=True,
+        client=True,
+    )
+    yield certificate("kubelet", kubelet)
+    yield certificate("proxy", pki.Profile("system:kube-proxy", client=True))
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What has to be made, and why."""
+
+    path: str
+    reason: str
+
+
+class Store:
+    """The operator's folder of certificates and keys."""
+
+    def __init__(self, folder: Path, cluster: Cluster) -> None:
+        self._folder = folder
+        self._cluster = cluster
+
+    def missing(self, now: datetime) -> Iterator[Missing]:
+        """Yield what has to be made: what is not there, expires soon, or says something else than it should."""
+        for authority in authorities(self._cluster):
+            if not self._pair(authority):
+                yield Missing(authority, "there is none")
+        if self._cluster.kubernetes.enabled and not self._read("kubernetes/service-account", "key"):
+            yield Missing("kubernetes/service-account", "there is none")
+        for certificate in certificates_of(self._cluster):
+            reason = self._reason(certificate, now)
+            if reason:
+                yield Missing(certificate.path, reason)
+
+    def make(self, now: datetime) -> list[str]:
+        """Make what is missing; return its paths. An interrupted call leaves whole pairs, and the next one goes on."""
+        made = []
+        for authority in authorities(self._cluster):
+            if not self._pair(authority):
+                self._write(authority, pki.new_authority(f"{self._cluster.name} {authority}", now))
+                made.append(authority)
+        if self._cluster.kubernetes.enabled and not self._read("kubernetes/service-account", "key"):
+            private, public = pki.new_signing_key()
+            write(self._folder / "kubernetes/service-account.pub", public, 0o644)
+            write(self._folder / "kubernetes/service-account.key", private, 0o600)
+            made.append("kubernetes/service-account")
+        for certificate in certificates_of(self._cluster):
+            if self._reason(certificate, now):
+                authority_pair = self._pair(certificate.authority)
+                if authority_pair:
+                    self._write(certificate.path, pki.issue(certificate.profile, authority_pair, now))
+                    made.append(certificate.path)
+        return made
+
+    def files_for(self, node: Node) -> dict[str, tuple[bytes, int]]:
+        """Return what a node gets: the path from its root, the content and the mode of each file."""
+        files: dict[str, tuple[bytes, int]] = {}
+        shared = [f"{authority}.crt" for authority in authorities(self._cluster)]
+        if self._cluster.kubernetes.enabled and Role.CONTROL in node.roles:
+            shared += ["kubernetes/service-account.key", "kubernetes/service-account.pub"]
+        own = self._folder / "nodes" / node.name
+        names = [(self._folder / name, name) for name in shared]
+        names += [(path, str(path.relative_to(own))) for path in sorted(own.glob("*/*.*"))]
+        for path, name in names:
+            files[f"{NODE_FOLDER}/{name}"] = (path.read_bytes(), 0o600 if name.endswith(".key") else 0o644)
+        return files
+
+    def _reason(self, certificate: Certificate, now: datetime) -> str | None:
+        authority = self._pair(certificate.authority)
+        if not authority:
+            return "its authority is new"
+        if self._read(certificate.path, "key") is None:
+            return "its key is missing"
+        return pki.reason_to_issue(self._read(certificate.path, "crt"), certificate.profile, authority, now)
+
+    def _pair(self, name: str) -> pki.KeyPair | None:
+        certificate, key = self._read(name, "crt"), self._read(name, "key")
+        return pki.KeyPair(certificate, key) if certificate and key else None
+
+    def _read(self, name: str, kind: str) -> bytes | None:
+        return read(self._folder / f"{name}.{kind}")
+
+    def _write(self, name: str, pair: pki.KeyPair) -> None:
+        """Write the key first: a certificate that is there always has its key."""
+        (self._folder / f"{name}.crt").unlink(missing_ok=True)
+        write(self._folder / f"{name}.key", pair.key, 0o600)
+        write(self._folder / f"{name}.crt", pair.certificate, 0o644)

@@ -1,0 +1,127 @@
+"""What a node reports of itself, asked over SSH: the commit it is at, its units, programs, certificates, and etcd."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from coupler.adapters import pki
+from coupler.adapters.etcd import MemberStatus, member_status
+from coupler.workflows.run import checked, target
+from coupler.workflows.script import Answer, script
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from coupler.adapters.ssh import Connections
+    from coupler.model import Cluster, Node
+
+UNITS: Mapping[str, str] = {
+    "node-identity.service": "",
+    "etcd.service": "etcd",
+    "etcd2.service": "",
+    "etcd-gateway.service": "etcd",
+    "flanneld.service": "flanneld",
+    "fleet.service": "fleetd",
+    "kube-apiserver.service": "kube-apiserver",
+    "kube-controller-manager.service": "kube-controller-manager",
+    "kube-scheduler.service": "kube-scheduler",
+    "kubelet.service": "kubelet",
+    "kube-proxy.service": "kube-proxy",
+}
+"""The units that are worth a person's attention, each with the artifact without which it does not start."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit on a node, as `systemctl show` has it; `waits_for` is the artifact that it lacks."""
+
+    name: str
+    active: str
+    sub: str
+    waits_for: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether systemd gave up on it, or tries again and again."""
+        return self.active == "failed" or self.sub == "auto-restart"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one node says of itself. `pulled` is /run/coupler/status.json (see the script coupler-pull)."""
+
+    node: str
+    os_name: str
+    pulled: Mapping[str, Any]
+    units: tuple[Unit, ...]
+    waiting: Mapping[str, str]
+    certificates: Mapping[str, datetime]
+    etcd: MemberStatus | None
+
+    @property
+    def applied(self) -> str:
+        """The commit that is applied, empty before the first one."""
+        return str(self.pulled.get("applied") or "")
+
+    @property
+    def first_expiry(self) -> datetime | None:
+        """When the first of the node's certificates expires."""
+        return min(self.certificates.values(), default=None)
+
+
+def ask(connections: Connections, cluster: Cluster, node: Node) -> Report:
+    """Ask a node for its report. Raises UnreachableError or HostFailedError."""
+    variables = {"UNITS": " ".join(UNITS), "SCHEME": "https" if cluster.etcd.tls else "http"}
+    completed = connections.run(target(node), script("report", variables))
+    checked(node, completed.exit_status, completed.stderr)
+    return read_report(node.name, Answer(completed.stdout))
+
+
+def read_report(node: str, answer: Answer) -> Report:
+    """Return the report that the answer of `report.sh` holds."""
+    waiting = {}
+    for line in answer.all("artifact"):
+        state, _, rest = line.partition(" ")
+        if state == "waiting":
+            name, _, reason = rest.partition(" ")
+            waiting[name] = reason.partition(" ")[2]
+    etcd = None
+    if answer.all("etcd_health"):
+        etcd = member_status(*(answer.one(f"etcd_{what}") for what in ("health", "status", "members", "alarms")))
+    return Report(
+        node,
+        answer.one("os_name"),
+        _json(answer.one("status")),
+        tuple(unit for line in answer.all("unit") if (unit := _unit(line, waiting))),
+        waiting,
+        {name: expiry for line in answer.all("certificate") for name, expiry in _certificate(line)},
+        etcd,
+    )
+
+
+def _unit(line: str, waiting: Mapping[str, str]) -> Unit | None:
+    name, load, active, sub, *_ = [*line.split(), "", "", ""]
+    if load != "loaded":
+        return None
+    artifact = UNITS.get(name, "")
+    return Unit(name, active, sub, artifact if artifact in waiting and active != "active" else None)
+
+
+def _certificate(line: str) -> list[tuple[str, datetime]]:
+    name, _, pem = line.partition(" ")
+    try:
+        return [(name, pki.expiry(base64.b64decode(pem)))]
+    except ValueError:
+        return []
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,21 @@
+# What a machine is like, as lines NAME=VALUE. Changes nothing. Needs no root; run as root it also sees who has a port.
+PATH=$PATH:/usr/sbin:/sbin
+value() { printf '%s=%s\n' "$1" "$2"; }
+os() { sed -n "s/^$1=//p" /etc/os-release 2>/dev/null | tr -d '"'; }
+value os_id "$(os ID)"
+value os_variant "$(os VARIANT_ID)"
+value os_version "$(os VERSION_ID)"
+value os_name "$(os PRETTY_NAME)"
+value time "$(date +%s)"
+value root "$(id -u)"
+value addresses "$(ip -o -4 address show scope global | awk '{ sub("/.*", "", $4); printf "%s ", $4 }')"
+value macs "$(cat /sys/class/net/*/address 2>/dev/null | tr '\n' ' ')"
+for program in coreos-cloudinit git curl systemctl tar base64 flock; do
+    command -v "$program" > /dev/null || value missing "$program"
+done
+for folder in /etc /opt /run /var/lib; do
+    mkdir -p "$folder" 2>/dev/null
+    value free "$folder $(df -Pk "$folder" | awk 'NR == 2 { print $4 }')"
+    if probe=$(mktemp "$folder/.coupler.XXXXXX" 2>&1); then rm -f "$probe"; else value unwritable "$folder"; fi
+done
+ss -Hltnp 2>/dev/null | awk '{ print "listener=" $4 " " $6 }'

@@ -1,0 +1,1 @@
+"""The steps of the workflows: one file each, a title and what it does."""

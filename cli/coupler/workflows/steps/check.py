@@ -1,0 +1,53 @@
+"""Check the document before anything happens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coupler import cloudinit
+from coupler.errors import ConfigurationError, Finding, Severity
+from coupler.render import render_document
+from coupler.result import State, StepOutcome, count
+
+if TYPE_CHECKING:
+    from coupler.model import Cluster, LoadedCluster
+    from coupler.workflows.run import Run
+
+DOCUMENT = "cloud-config.yaml"
+"""The name of the shared cloud-config, in the repository and in findings."""
+
+
+def check_document(loaded: LoadedCluster) -> tuple[str, tuple[Finding, ...]]:
+    """Return the shared cloud-config and everything that is to be said about it and about cluster.yaml.
+
+    Raises:
+        ConfigurationError: the document cannot be made, or the nodes would refuse it.
+    """
+    document = render_document(loaded.cluster)
+    findings = (*loaded.warnings, *cloudinit.check(document, DOCUMENT, lineage=lineage(loaded.cluster)))
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    if errors:
+        raise ConfigurationError(
+            f"the nodes would refuse the document: {count(len(errors), 'error')}",
+            next_step="correct what the findings name; `cluster render` prints the document",
+            findings=tuple(errors),
+        )
+    return document, findings
+
+
+def lineage(cluster: Cluster) -> str:
+    """Return which coreos-cloudinit reads the document on the nodes: `flatcar`'s or `coreos`'."""
+    return "flatcar" if cluster.os.distribution.value == "flatcar" else "coreos"
+
+
+class Check:
+    """cluster.yaml was loaded without errors; the document that it becomes must be sound too."""
+
+    title = "check"
+
+    def run(self, run: Run) -> StepOutcome:
+        """Render the document and check it."""
+        run.document, findings = check_document(run.loaded)
+        warnings = sum(finding.severity is Severity.WARNING for finding in findings)
+        text = f"{run.loaded.path.name} is valid" + (f", {count(warnings, 'warning')}" if warnings else "")
+        return StepOutcome(self.title, State.DONE, text)

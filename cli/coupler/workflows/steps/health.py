@@ -1,0 +1,75 @@
+"""Wait until the cluster is what it should be: etcd has a quorum, and every node reports the published commit."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from coupler.errors import HostFailedError
+from coupler.result import HostOutcome, State, StepOutcome
+from coupler.workflows import report
+from coupler.workflows.run import Run, hosts_step
+
+if TYPE_CHECKING:
+    from coupler.model import Node
+    from coupler.workflows.report import Report
+
+DEADLINE = 120  # seconds
+_PAUSE = 0.3  # seconds between two questions to a node
+
+
+class Health:
+    """A member of etcd is healthy only when it sees a leader, so healthy members mean a quorum."""
+
+    title = "health"
+
+    def __init__(self) -> None:
+        self.reports: dict[str, Report] = {}
+
+    def run(self, run: Run) -> StepOutcome:
+        """Ask every node until it is healthy, for `DEADLINE` seconds at most."""
+        if run.dry_run:
+            return StepOutcome(self.title, State.PLANNED, "would wait for a quorum of etcd")
+        deadline = time.monotonic() + DEADLINE
+        lock = threading.Lock()
+
+        def ask(node: Node) -> HostOutcome:
+            while True:
+                answer = report.ask(run.connections, run.cluster, node)
+                with lock:
+                    self.reports[node.name] = answer
+                lack = lacks(answer, run.commit)
+                if not lack:
+                    return HostOutcome(node.name, State.UNCHANGED, _well(answer))
+                if time.monotonic() > deadline:
+                    raise HostFailedError(
+                        lack,
+                        next_step=f"see its journal: ssh {node.ssh_user}@{node.ssh_address} journalctl -b -u etcd",
+                        host=node.name,
+                    )
+                run.progress.host(HostOutcome(node.name, State.RUNNING, lack))
+                time.sleep(_PAUSE)
+
+        outcomes = run.on_every_node(ask)
+        members = [r for r in self.reports.values() if r.etcd and r.etcd.healthy]
+        quorum = f"etcd: {len(members)} of {len(run.cluster.etcd_members)} members healthy"
+        return hosts_step(self.title, outcomes, quorum)
+
+
+def lacks(answer: Report, commit: str) -> str | None:
+    """Return what a node still lacks, or None where it is healthy."""
+    if answer.applied != commit:
+        return f"it is at commit {answer.applied[:12] or 'none'}, not {commit[:12]}"
+    if "etcd" in answer.waiting:
+        return f"etcd waits for its program: {answer.waiting['etcd']}"
+    if answer.etcd and not answer.etcd.healthy:
+        return "its etcd member has no quorum yet"
+    failed = [unit.name for unit in answer.units if unit.failed]
+    return f"{', '.join(failed)} failed" if failed else None
+
+
+def _well(answer: Report) -> str:
+    if not answer.etcd:
+        return "healthy"
+    return "etcd leader" if answer.etcd.is_leader else "etcd member"

@@ -1,0 +1,131 @@
+"""Look at every node before anything changes: is it the machine we think it is, and can it become a node?"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from coupler.errors import HostFailedError
+from coupler.result import HostOutcome, State, StepOutcome
+from coupler.workflows.run import Run, checked, hosts_step, target
+from coupler.workflows.script import Answer, script
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from coupler.model import Cluster, Node
+
+FREE_KIB = {"/etc": 1024, "/opt": 262_144, "/run": 4096, "/var/lib": 262_144}
+"""KiB that must be free: programs go to /opt, etcd's data and downloads to /var/lib."""
+MAX_SKEW = 60
+"""Seconds by which a node's clock may be off: above that, logs and certificates tell wrong stories."""
+PORTS = {2379: "etcd", 2380: "etcd", 6443: "kube-apiserver"}
+SYSTEMS = {"flatcar", "coreos"}
+LAB_VARIANT = "coupler-lab"
+
+Problem = tuple[str, str]
+"""What is wrong, and what to do about it."""
+
+
+class Preflight:
+    """SSH and host key, system, sudo, programs, disk, clock, ports, and that the address is the table's."""
+
+    title = "preflight"
+
+    def run(self, run: Run) -> StepOutcome:
+        """Ask every node in parallel; it changes nothing, so a dry run does it too."""
+
+        def ask(node: Node) -> HostOutcome:
+            before = time.time()
+            completed = run.connections.run(target(node), script("preflight"))
+            checked(node, completed.exit_status, completed.stderr)
+            answer = Answer(completed.stdout)
+            # The clock was read somewhere between asking and answering.
+            skew = _skew(answer, before, time.time())
+            problems = list(problems_of(run.cluster, node, answer, skew))
+            if problems:
+                raise HostFailedError("; ".join(what for what, _ in problems), next_step=problems[0][1], host=node.name)
+            return HostOutcome(node.name, State.UNCHANGED, f"{answer.one('os_name')}, reachable as {node.ssh_user}")
+
+        outcomes = run.on_every_node(ask)
+        good = sum(not outcome.failed for outcome in outcomes)
+        return hosts_step(self.title, outcomes, f"{good} of {len(outcomes)} nodes are ready")
+
+
+def problems_of(cluster: Cluster, node: Node, answer: Answer, skew: float) -> Iterator[Problem]:
+    """Yield what keeps a machine from becoming this node. `skew`: seconds that its clock is ahead of ours."""
+    yield from _system(answer)
+    yield from _identity(cluster, node, answer)
+    yield from _disk(answer)
+    if abs(skew) > MAX_SKEW:
+        direction = "ahead of" if skew > 0 else "behind"
+        yield f"its clock is {abs(skew):.0f} s {direction} ours", "let it synchronise: timedatectl set-ntp true"
+    yield from _ports(cluster, node, answer)
+
+
+def _system(answer: Answer) -> Iterator[Problem]:
+    if answer.one("os_id") not in SYSTEMS and answer.one("os_variant") != LAB_VARIANT:
+        yield f"it runs {answer.one('os_name') or 'an unknown system'}", "install Flatcar Container Linux on it"
+    if answer.one("root") != "0":
+        yield "we do not become root with sudo", "give the user of ssh.user passwordless sudo"
+    missing = answer.all("missing")
+    if missing:
+        yield f"it has no {', '.join(missing)}", "install Flatcar Container Linux on it: the image holds them"
+
+
+def _identity(cluster: Cluster, node: Node, answer: Answer) -> Iterator[Problem]:
+    addresses, macs = answer.one("addresses").split(), answer.one("macs").split()
+    if node.mac and node.mac.lower() in macs:
+        return
+    if str(node.address) in addresses:
+        others = [other.name for other in cluster.nodes if other.mac and other.mac.lower() in macs]
+        if others:
+            yield f"its MAC address is that of {others[0]} in cluster.yaml", "correct mac or address of one of the two"
+        return
+    where = f"its addresses are {' '.join(addresses) or 'none'}, and cluster.yaml says {node.address}"
+    yield where, f"correct the address of {node.name} in cluster.yaml, or of the machine"
+
+
+def _disk(answer: Answer) -> Iterator[Problem]:
+    for folder in answer.all("unwritable"):
+        yield f"{folder} cannot be written", f"free space on it, or mount it writable: df -h {folder}"
+    for entry in answer.all("free"):
+        folder, _, free = entry.partition(" ")
+        wanted = FREE_KIB.get(folder, 0)
+        if free.isdigit() and int(free) < wanted:
+            yield (
+                f"{folder} has {int(free) // 1024} MiB free, of {wanted // 1024} MiB needed",
+                f"free space on {folder}",
+            )
+
+
+def _ports(cluster: Cluster, node: Node, answer: Answer) -> Iterator[Problem]:
+    for entry in answer.all("listener"):
+        address, _, process = entry.partition(" ")
+        host, _, port = address.rpartition(":")
+        owner = PORTS.get(int(port)) if port.isdigit() else None
+        if not owner or not _is_ours(cluster, node, owner):
+            continue
+        ours = {"etcd": ('"etcd"', '"etcd2"'), "kube-apiserver": ('"kube-apiserver"', '"etcd"')}[owner]
+        if host.strip("[]%") in {"0.0.0.0", "*", "::", str(node.address), "127.0.0.1"} and not any(  # noqa: S104
+            name in process for name in ours
+        ):
+            name = process.partition('"')[2].partition('"')[0] or "another process"
+            yield f"port {port}, which {owner} needs, is in use by {name}", f"stop it: systemctl stop {name}"
+
+
+def _is_ours(cluster: Cluster, node: Node, owner: str) -> bool:
+    if owner == "etcd":
+        return node in cluster.etcd_members
+    return cluster.kubernetes.enabled and node in cluster.control_nodes
+
+
+def _skew(answer: Answer, before: float, after: float) -> float:
+    """Return by how many seconds a node's clock is ahead of ours at least (negative: behind)."""
+    try:
+        theirs = float(answer.one("time"))
+    except ValueError:
+        return 0.0
+    if theirs + 1 < before:  # the node tells whole seconds, rounded down
+        return theirs + 1 - before
+    return max(0.0, theirs - after)

@@ -1,0 +1,94 @@
+"""The folder `.coupler` beside cluster.yaml: keys, certificates, known hosts, the copy of the repository, logs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths below `.coupler`. Everything in it is private to the operator; nothing of it goes to git."""
+
+    root: Path
+
+    @classmethod
+    def beside(cls, cluster_file: Path) -> Workspace:
+        """Return the workspace of a cluster.yaml."""
+        return cls(cluster_file.resolve().parent / ".coupler")
+
+    @property
+    def pki(self) -> Path:
+        """Authorities, certificates and keys."""
+        return self.root / "pki"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The host keys of the nodes, in OpenSSH's format."""
+        return self.root / "known_hosts"
+
+    @property
+    def repository(self) -> Path:
+        """The bare copy of the cluster's git repository."""
+        return self.root / "repository.git"
+
+    @property
+    def log(self) -> Path:
+        """What Ansible said in the last run, for when something went wrong."""
+        return self.root / "ansible.log"
+
+    def prepare(self) -> None:
+        """Make the folder, for the operator alone, and out of git's sight."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ignore = self.root / ".gitignore"
+        if not ignore.exists():
+            write(ignore, b"*\n", mode=0o600)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give a private folder for one run, gone afterwards. What an interrupted run left is removed as well."""
+        self.prepare()
+        for left in self.root.glob("run-*"):
+            if not _is_running(left.name.split("-")[1]):
+                shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"run-{os.getpid()}-", dir=self.root))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def write(path: Path, content: bytes, mode: int) -> None:
+    """Write a file whole or not at all, with its mode from the first moment; a crash leaves the old one."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        Path(name).chmod(mode)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> bytes | None:
+    """Return a file's content, or None where there is no such file."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _is_running(pid: str) -> bool:
+    return pid.isdigit() and Path("/proc", pid).exists()
