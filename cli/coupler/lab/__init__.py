@@ -3,8 +3,9 @@
 Nothing else of the project knows about it: after `up` its machines are hosts like any other.
 """
 
-from coupler.lab.lab import Lab, LabStatus, MachineStatus, Power
-from coupler.lab.machine import Machine
+from coupler.lab.clusterfile import lab_cluster_yaml
+from coupler.lab.lab import Lab, LabStatus, MachineStatus
+from coupler.lab.machine import Machine, Power
 from coupler.lab.requirements import Requirement, requirements
 
-__all__ = ["Lab", "LabStatus", "Machine", "MachineStatus", "Power", "Requirement", "requirements"]
+__all__ = ["Lab", "LabStatus", "Machine", "MachineStatus", "Power", "Requirement", "lab_cluster_yaml", "requirements"]

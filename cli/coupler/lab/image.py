@@ -68,7 +68,7 @@ def ensure_image(cache: Path, tell: Tell) -> Image:
                 tell(f"building the machines' root from Debian {debian_release()}: once, about a minute")
                 _build(root, _build_root)
             if not applier.is_dir():
-                tell("building the machines' /usr/bin/coreos-cloudinit: once for each version of it, about 20 s")
+                tell("building the machines' /usr/bin/coreos-cloudinit: once for each version of it, some ten seconds")
                 _build(applier, _build_applier)
     return Image(root / "root.squashfs", applier, root, (root / "etcd-version").read_text().strip())
 

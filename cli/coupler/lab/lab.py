@@ -4,52 +4,34 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path, user_data_path, user_state_path
 
 from coupler.errors import CouplerError, UsageError
 from coupler.lab import kernel, mirror
+from coupler.lab.admission import network_of, refuse_clashes, refuse_network
+from coupler.lab.boot import await_all, boot, each
+from coupler.lab.files import write_whole
 from coupler.lab.image import Image, Tell, ensure_image, prune_images
 from coupler.lab.keys import ensure_key_pair
-from coupler.lab.machine import Guest, Machine
+from coupler.lab.machine import Guest, Machine, Power
 from coupler.lab.network import (
     FIRST_HOST,
     Network,
-    clashes,
     free_network,
-    interface_is_up,
     ip_batch,
-    routed_networks,
     stable_mac,
 )
-from coupler.lab.processes import wait_until
 from coupler.lab.requirements import demand
 from coupler.lab.servers import MIRROR_PORT, Server, git_server, mirror_server, wait_for
 from coupler.lab.state import LabState, all_labs, locked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from ipaddress import IPv4Address, IPv4Network
     from pathlib import Path
-
-_T = TypeVar("_T")
-
-BOOT_SECONDS = 90
-"""How long a machine may take until its sshd answers. It takes one second, a hundred at once on two cores 40."""
-
-
-class Power(StrEnum):
-    """How a machine is."""
-
-    RUNNING = "running"
-    CUT = "cut"
-    OFF = "off"
 
 
 @dataclass(frozen=True)
@@ -83,8 +65,9 @@ class Lab:
         self._labs = user_state_path("coupler") / "lab"
         self._cache = user_cache_path("coupler") / "lab"
         self.folder = self._labs / name
-        self._own_mirror = mirror_folder is None
-        self.mirror_folder = mirror_folder or user_data_path("coupler") / "mirror"
+        shared = user_data_path("coupler") / "mirror"
+        self.mirror_folder = mirror_folder or shared
+        self._own_mirror = self.mirror_folder == shared
         self.private_key = self.folder / "id_ed25519"
         self.known_hosts = self.folder / "known_hosts"
         self.repository_path = self.folder / "git" / f"{name}.git"
@@ -144,6 +127,22 @@ class Lab:
             mirror.seed(self.mirror_folder, image)
         return image
 
+    def claim(self, folder: Path) -> None:
+        """Make this the lab of the cluster.yaml in `folder`: another cluster of the same name must not take it over.
+
+        Raises:
+            UsageError: it is the lab of a cluster.yaml that is still there, in another folder.
+        """
+        with locked(self._labs):
+            state = self._state
+            if state.home not in {None, folder} and (state.home / "cluster.yaml").exists():
+                raise UsageError(
+                    f"there is a lab '{self.name}' already",
+                    why=f"it belongs to the cluster.yaml in {state.home}",
+                    next_step=f"give this cluster another name, or run cluster lab down --forget in {state.home}",
+                )
+            self._save(replace(state, home=folder))
+
     # Up and down
 
     def up(self, machines: Sequence[Machine], tell: Tell = lambda _: None) -> tuple[Machine, ...]:
@@ -178,7 +177,7 @@ class Lab:
     def kill(self, *names: str) -> None:
         """Switch the named machines off at once, as a power cut does."""
         with locked(self.folder):
-            _each(self._named(names), Guest.kill)
+            each(self._named(names), Guest.kill)
 
     def reboot(self, *names: str) -> None:
         """Reboot the named machines, all at the same time, and wait until sshd answers again."""
@@ -186,7 +185,7 @@ class Lab:
         before = {guest.machine.name: guest.leader() for guest in guests}
         for guest in guests:
             guest.run(["systemctl", "reboot"])
-        self._await(guests, lambda guest: guest.leader() not in {None, before[guest.machine.name]} and guest.answers())
+        await_all(guests, lambda guest: guest.leader() not in {None, before[guest.machine.name]} and guest.answers())
 
     def cut(self, *names: str) -> None:
         """Pull the network cables of the named machines: they keep their addresses and hear nobody."""
@@ -232,7 +231,7 @@ class Lab:
         with locked(self.folder):
             state = self._state
             there = bool(state.machines) or (state.network is not None and state.network.is_up())
-            _each([self._guest(machine) for machine in state.machines], Guest.kill)
+            each([self._guest(machine) for machine in state.machines], Guest.kill)
             if state.network:
                 for server in self._servers():
                     server.stop()
@@ -240,7 +239,8 @@ class Lab:
             while self._root.is_mount():
                 subprocess.run(["umount", str(self._root)], check=True, capture_output=True)
             for leftover in ("machines", "run", "root", "log"):
-                shutil.rmtree(self.folder / leftover, ignore_errors=True)
+                if (self.folder / leftover).exists():
+                    shutil.rmtree(self.folder / leftover)
             self._save(replace(state, image=None, machines=()))
         with locked(self._labs):
             if forget:
@@ -255,7 +255,7 @@ class Lab:
         return LabStatus(
             name=self.name,
             subnet=state.network.subnet if state.network else None,
-            machines=tuple(MachineStatus(machine, self._power(self._guest(machine))) for machine in state.machines),
+            machines=tuple(MachineStatus(machine, self._guest(machine).power()) for machine in state.machines),
             servers={server.name: server.runs() for server in self._servers()} if state.network else {},
         )
 
@@ -298,31 +298,25 @@ class Lab:
                 )
         return [self._guest(known[name]) for name in names]
 
-    @staticmethod
-    def _power(guest: Guest) -> Power:
-        if guest.supervisor() is None:
-            return Power.OFF
-        return Power.RUNNING if interface_is_up(guest.cable) else Power.CUT
-
     def _set_cables(self, names: Iterable[str], position: str) -> None:
         guests = self._named(names)
-        off = [guest.machine.name for guest in guests if self._power(guest) is Power.OFF]
+        off = [guest.machine.name for guest in guests if guest.power() is Power.OFF]
         if off:
             raise UsageError(f"{', '.join(off)}: the machine is off", next_step=f"cluster lab start {' '.join(off)}")
         ip_batch(*(f"link set {guest.cable} {position}" for guest in guests))
 
     def _settle(self, machines: Sequence[Machine], image: Image) -> None:
         """Check `machines` against the lab, take the network their addresses ask for, and write everything down."""
-        network = _network_of(machines)
+        network = network_of(machines)
         with locked(self._labs):
             labs = all_labs(self._labs)
             own = labs.pop(self.name, LabState())
             if network != own.network:
-                _refuse_network(network, own, labs)
+                refuse_network(network, own, labs)
             kept = {machine.name: machine for machine in own.machines}
             kept.update({machine.name: kept.get(machine.name, machine) for machine in machines})
-            _refuse_clashes(machines, kept)
-            self._save(LabState(network, image, tuple(kept.values())))
+            refuse_clashes(machines, kept)
+            self._save(replace(own, network=network, image=image, machines=tuple(kept.values())))
 
     def _make_folders(self) -> None:
         for name in ("run", "log", "root", "host-keys", "git"):
@@ -354,112 +348,6 @@ class Lab:
         for guest in starting:
             guest.kill()
             guest.make_disk(self.public_key)
-        self.known_hosts.write_text("".join(f"{guest.known_hosts_line()}\n" for guest in guests))
-        with ExitStack() as gates:
-            waiting = []
-            spawned = [(guest, guest.spawn([image.applier, self._root])) for guest in starting]
-            for _, gate in spawned:
-                gates.callback(gate.close)
-            for guest, gate in spawned:
-                process = gate.wait_at_gate()
-                guest.record(process)
-                waiting.append((guest, gate, process))
-            if waiting:
-                self.network.connect((g.machine.address, g.machine.mac, process.pid) for g, _, process in waiting)
-            for _, gate, _ in waiting:
-                gate.release()
-        self._await(starting, Guest.answers)
+        write_whole(self.known_hosts, "".join(f"{guest.known_hosts_line()}\n" for guest in guests))
+        boot(starting, [image.applier, self._root], self.network)
         return tuple(guest.machine for guest in starting)
-
-    def _await(self, guests: Sequence[Guest], condition: Callable[[Guest], bool]) -> None:
-        """Wait until `condition` holds for each of `guests`.
-
-        Raises:
-            CouplerError: one of them is late or has gone off; it quotes the end of that machine's console.
-        """
-        deadline = time.monotonic() + BOOT_SECONDS
-
-        def settled(guest: Guest) -> bool:
-            return condition(guest) or guest.supervisor() is None
-
-        def wait(guest: Guest) -> bool:
-            return wait_until(lambda: settled(guest), deadline) and guest.supervisor() is not None
-
-        for guest, fine in zip(guests, _each(guests, wait), strict=True):
-            if not fine:
-                raise CouplerError(
-                    "the machine did not come up" if guest.supervisor() else "the machine went off while it booted",
-                    why=guest.last_words() or f"its sshd does not answer after {BOOT_SECONDS} s",
-                    next_step=f"cluster lab exec {guest.machine.name} -- journalctl -b",
-                    host=guest.machine.name,
-                    log=str(guest.console),
-                )
-
-
-def _each(guests: Sequence[Guest], work: Callable[[Guest], _T]) -> list[_T]:
-    """Return what `work` makes of each of `guests`, in their order; all are worked on at the same time."""
-    with ThreadPoolExecutor(max_workers=max(1, len(guests))) as pool:
-        return list(pool.map(work, guests))
-
-
-def _network_of(machines: Sequence[Machine]) -> Network:
-    """Return the one lab network that all `machines` are in.
-
-    Raises:
-        UsageError: there is none.
-    """
-    networks = {machine.name: Network.holding(machine.address) for machine in machines}
-    outside = [machine for machine in machines if networks[machine.name] is None]
-    if outside or not machines:
-        raise UsageError(
-            "the lab can only boot machines whose addresses are the lab's: 10.213.N.2 to 10.213.N.254, one N for all",
-            why=", ".join(f"{machine.name} has {machine.address}" for machine in outside) or "no machine is named",
-            next_step="change the addresses in cluster.yaml, or run cluster lab up in a folder without a cluster.yaml",
-        )
-    numbers = sorted({network.number for network in networks.values() if network})
-    if len(numbers) > 1:
-        subnets = ", ".join(str(Network(number).subnet) for number in numbers)
-        raise UsageError("the machines of a lab share one subnet", why=f"their addresses are in {subnets}")
-    return Network(numbers[0])
-
-
-def _refuse_network(network: Network, own: LabState, others: Mapping[str, LabState]) -> None:
-    """Refuse a change of the lab's network to `network` where that would hurt somebody.
-
-    Raises:
-        UsageError: the lab has machines in another one, another lab has it, or this host uses it for something else.
-    """
-    owner = next((name for name, state in others.items() if state.network == network), None)
-    if own.machines and own.network:
-        why = f"the lab has machines in {own.network.subnet}"
-        next_step = "cluster lab down"
-    elif owner:
-        why = f"lab '{owner}' of this user has it"
-        next_step = "take another N in the addresses 10.213.N.x, or cluster lab down --forget in that lab's folder"
-    elif any(clashes(network, route) for route in routed_networks()):
-        why = "this host has a route to it already (ip route show)"
-        next_step = "take another N in the addresses 10.213.N.x"
-    else:
-        return
-    raise UsageError(f"the lab cannot have the subnet {network.subnet}", why=why, next_step=next_step)
-
-
-def _refuse_clashes(asked: Sequence[Machine], kept: Mapping[str, Machine]) -> None:
-    """Refuse machines that are not what the lab has under their name, or share an address with another.
-
-    Raises:
-        UsageError: so it is.
-    """
-    for machine in asked:
-        there = kept[machine.name]
-        if there != machine:
-            raise UsageError(
-                f"the lab has a machine '{machine.name}' already, with another address or MAC",
-                why=f"{there.address} {there.mac}, not {machine.address} {machine.mac}",
-                next_step="cluster lab down",
-            )
-    owners: dict[IPv4Address, str] = {}
-    for machine in kept.values():
-        other = owners.setdefault(machine.address, machine.name)
-        if other != machine.name:
-            raise UsageError(f"{other} and {machine.name} have the same address {machine.address}")

@@ -8,12 +8,15 @@ import socket
 import subprocess
 import uuid
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coupler.errors import HostFailedError
 from coupler.lab import cgroups
-from coupler.lab.keys import ensure_key_pair, write_secret
+from coupler.lab.files import write_whole
+from coupler.lab.keys import ensure_key_pair
+from coupler.lab.network import interface_is_up
 from coupler.lab.processes import Gated, Process, start_gated
 
 if TYPE_CHECKING:
@@ -27,6 +30,14 @@ _CORE = 500
 """User and group id of `core`, as on Container Linux."""
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin"
+
+
+class Power(StrEnum):
+    """How a machine is: running, running with its cable pulled out, or off."""
+
+    RUNNING = "running"
+    CUT = "cut"
+    OFF = "off"
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ class Guest:
         (draft / "etc" / "hostname").write_text(f"{self.machine.name}\n")
         (draft / "etc" / "machine-id").write_text(f"{uuid.uuid5(uuid.NAMESPACE_URL, f'coupler:{self._seed}').hex}\n")
         ensure_key_pair(self._host_key, self.machine.name)
-        write_secret(draft / "etc" / "ssh" / "ssh_host_ed25519_key", self._host_key.read_bytes())
+        write_whole(draft / "etc" / "ssh" / "ssh_host_ed25519_key", self._host_key.read_bytes(), 0o600)
         for path in (keys / "coupler-lab", home / ".ssh" / "authorized_keys"):
             path.write_text(f"{authorized_key}\n")
             path.chmod(0o600)
@@ -114,6 +125,12 @@ class Guest:
         supervisor = self.supervisor()
         nspawn = supervisor.child() if supervisor else None
         return nspawn.child() if nspawn else None
+
+    def power(self) -> Power:
+        """Return how the machine is."""
+        if self.supervisor() is None:
+            return Power.OFF
+        return Power.RUNNING if interface_is_up(self.cable) else Power.CUT
 
     def answers(self) -> bool:
         """Whether the machine's sshd says its name."""

@@ -9,6 +9,8 @@ import hashlib
 import shutil
 from typing import TYPE_CHECKING
 
+from coupler.lab.files import write_whole
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -40,9 +42,7 @@ def index(folder: Path) -> None:
         for name, path in sorted(found.items())
     }
     if fresh != known:
-        draft = folder / f".{_SUMS}.new"
-        draft.write_text("".join(f"{digest}  {name}\n" for name, digest in fresh.items()))
-        draft.replace(sums)
+        write_whole(sums, "".join(f"{digest}  {name}\n" for name, digest in fresh.items()))
 
 
 def _read(sums: Path) -> list[tuple[str, str]]:

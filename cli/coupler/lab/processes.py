@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coupler.errors import CouplerError
+from coupler.lab.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -59,9 +60,7 @@ class Process:
 
     def save(self, record: Path) -> None:
         """Write the process to `record`, whole or not at all."""
-        draft = record.with_name(f".{record.name}.new")
-        draft.write_text(json.dumps(asdict(self)))
-        draft.replace(record)
+        write_whole(record, json.dumps(asdict(self)))
 
     def alive(self) -> bool:
         """Whether this very process still runs."""

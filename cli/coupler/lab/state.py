@@ -10,6 +10,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coupler.lab.files import write_whole
 from coupler.lab.image import Image
 from coupler.lab.machine import Machine
 from coupler.lab.network import Network
@@ -17,16 +18,15 @@ from coupler.lab.network import Network
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_VERSION = 1
-
 
 @dataclass(frozen=True)
 class LabState:
-    """The facts of one lab: its network for good; its image and machines from `up` to `down`."""
+    """The facts of one lab. Network and `home`, the folder of its cluster.yaml, stay; the rest goes with `down`."""
 
     network: Network | None = None
     image: Image | None = None
     machines: tuple[Machine, ...] = ()
+    home: Path | None = None
 
     @classmethod
     def load(cls, path: Path) -> LabState:
@@ -38,6 +38,7 @@ class LabState:
         return cls(
             network=None if data["network"] is None else Network(data["network"]),
             image=None if data["image"] is None else _image(data["image"]),
+            home=Path(data["home"]) if data["home"] else None,
             machines=tuple(Machine(m["name"], IPv4Address(m["address"]), m["mac"]) for m in data["machines"]),
         )
 
@@ -45,7 +46,6 @@ class LabState:
         """Write the state to `path`, whole or not at all."""
         image = self.image
         data = {
-            "version": _VERSION,
             "network": self.network.number if self.network else None,
             "image": image
             and {
@@ -54,11 +54,10 @@ class LabState:
                 "etcd_folder": str(image.etcd_folder),
                 "etcd_version": image.etcd_version,
             },
+            "home": str(self.home) if self.home else None,
             "machines": [{"name": m.name, "address": str(m.address), "mac": m.mac} for m in self.machines],
         }
-        draft = path.with_name(f".{path.name}.new")
-        draft.write_text(json.dumps(data, indent=2))
-        draft.replace(path)
+        write_whole(path, json.dumps(data, indent=2))
 
 
 def _image(data: dict[str, Any]) -> Image:

@@ -15,6 +15,10 @@ route add default via $GATEWAY
 EOF
 mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$DISK/upper,workdir=$DISK/work" "$DISK/root"
 
+# systemd-nspawn keeps locks here, which nobody clears away when it is killed.
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs tmpfs /run/systemd/nspawn
+
 # The supervisor sits in GROUP/supervisor and the machine in GROUP/machine: version 2 lets a group hand controllers
 # down only while it holds no process itself.
 for group in $GROUPS_OF_MACHINE; do
