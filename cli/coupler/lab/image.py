@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ _PACKAGES = (
 )
 _RELEASES = (((2, 36), "bookworm"), ((2, 41), "trixie"))
 """Debian's releases with the version of their C library, oldest first."""
+
+_KEPT_SECONDS = 7 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ def ensure_image(cache: Path, tell: Tell) -> Image:
         CouplerError: the build failed; it names the log.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    root, applier = (cache / name for name in _current())
+    root = cache / f"root-{_hash_of(_root_recipe())}"
+    applier = cache / f"applier-{_hash_of(_applier_recipe())}"
     if not (root.is_dir() and applier.is_dir()):
         with _building(cache):
             if not root.is_dir():
@@ -73,18 +78,13 @@ def ensure_image(cache: Path, tell: Tell) -> Image:
     return Image(root / "root.squashfs", applier, root, (root / "etcd-version").read_text().strip())
 
 
-def prune_images(cache: Path, used: Iterable[Image]) -> None:
-    """Delete the layers in `cache` that are neither current nor `used` by a lab."""
-    wanted = {layer for image in used for layer in (image.etcd_folder, image.applier)}
-    wanted |= {cache / name for name in _current()}
+def keep_image(cache: Path, image: Image) -> None:
+    """Mark `image` as used now, and delete the layers in `cache` that nobody has used for a week."""
+    for layer in (image.etcd_folder, image.applier):
+        os.utime(layer)
     for layer in (*cache.glob("root-*"), *cache.glob("applier-*")):
-        if layer not in wanted and layer.is_dir():
+        if layer.is_dir() and time.time() - layer.stat().st_mtime > _KEPT_SECONDS:
             shutil.rmtree(layer)
-
-
-def _current() -> tuple[str, str]:
-    """Return the names of the root's and the applier's folder as they would be built now."""
-    return f"root-{_hash_of(_root_recipe())}", f"applier-{_hash_of(_applier_recipe())}"
 
 
 def _root_recipe() -> Iterator[bytes]:

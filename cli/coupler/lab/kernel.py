@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+_SAVED = Path("/run/coupler-lab-kernel-settings.json")
+"""What the settings were; like the settings themselves it does not outlive a boot of the host."""
+
 _WANTED = {"fs/inotify/max_user_instances": 8192}
 """Each systemd takes some five inotify instances: the kernel's default of 128 ends at 22 machines."""
 
 _SYSCTL = Path("/proc/sys")
 
 
-def raise_limits(saved: Path, sysctl: Path = _SYSCTL) -> None:
+def raise_limits(saved: Path = _SAVED, sysctl: Path = _SYSCTL) -> None:
     """Raise what is too low; what it was before is written to `saved` first."""
     low = {name: now for name, wanted in _WANTED.items() if (now := _read(sysctl / name)) < wanted}
     if low:
@@ -21,7 +24,7 @@ def raise_limits(saved: Path, sysctl: Path = _SYSCTL) -> None:
             (sysctl / name).write_text(str(_WANTED[name]))
 
 
-def restore_limits(saved: Path, sysctl: Path = _SYSCTL) -> None:
+def restore_limits(saved: Path = _SAVED, sysctl: Path = _SYSCTL) -> None:
     """Put back what `raise_limits` changed, unless somebody has set it to something else meanwhile."""
     if not saved.exists():
         return

@@ -14,15 +14,16 @@ from coupler.lab import kernel, mirror
 from coupler.lab.admission import network_of, refuse_clashes, refuse_network
 from coupler.lab.boot import await_all, boot, each
 from coupler.lab.files import write_whole
-from coupler.lab.image import Image, Tell, ensure_image, prune_images
+from coupler.lab.image import Image, Tell, ensure_image, keep_image
 from coupler.lab.keys import ensure_key_pair
 from coupler.lab.machine import Guest, Machine, Power
 from coupler.lab.network import (
     FIRST_HOST,
     Network,
-    free_network,
+    any_lab_is_up,
     ip_batch,
     stable_mac,
+    take_network,
 )
 from coupler.lab.requirements import demand
 from coupler.lab.servers import MIRROR_PORT, Server, git_server, mirror_server, wait_for
@@ -80,8 +81,8 @@ class Lab:
         network = self._state.network
         if network is None:
             with locked(self._labs):
-                taken = [state.network.number for state in all_labs(self._labs).values() if state.network]
-                network = free_network(taken)
+                taken = {state.network for state in all_labs(self._labs).values() if state.network}
+                network = take_network(self._owner, taken)
                 self._save(replace(self._state, network=network))
         return network
 
@@ -158,11 +159,11 @@ class Lab:
         image = self.image(tell)
         with locked(self.folder):
             self._settle(machines, image)
-            prune_images(self._cache, [state.image for state in all_labs(self._labs).values() if state.image])
+            keep_image(self._cache, image)
             with locked(self._labs):
-                kernel.raise_limits(self._saved_limits)
+                self.network.raise_bridge(self._owner)
+                kernel.raise_limits()
             self._make_folders()
-            self.network.raise_bridge()
             servers = self._servers()
             for server in servers:
                 server.start()
@@ -230,12 +231,12 @@ class Lab:
             return False
         with locked(self.folder):
             state = self._state
-            there = bool(state.machines) or (state.network is not None and state.network.is_up())
+            there = bool(state.machines) or (state.network is not None and state.network.owner() == self._owner)
             each([self._guest(machine) for machine in state.machines], Guest.kill)
             if state.network:
                 for server in self._servers():
                     server.stop()
-                state.network.remove()
+                state.network.remove(self._owner)
             while self._root.is_mount():
                 subprocess.run(["umount", str(self._root)], check=True, capture_output=True)
             for leftover in ("machines", "run", "root", "log"):
@@ -245,8 +246,8 @@ class Lab:
         with locked(self._labs):
             if forget:
                 shutil.rmtree(self.folder)
-            if not any(state.machines for state in all_labs(self._labs).values()):
-                kernel.restore_limits(self._saved_limits)
+            if not any_lab_is_up():
+                kernel.restore_limits()
         return there
 
     def status(self) -> LabStatus:
@@ -270,8 +271,9 @@ class Lab:
         state.save(self.folder / "lab.json")
 
     @property
-    def _saved_limits(self) -> Path:
-        return self._labs / "kernel-settings.json"
+    def _owner(self) -> str:
+        """How the bridge says whose it is: labs of other users and other state folders share this host's network."""
+        return str(self.folder)
 
     @property
     def _root(self) -> Path:

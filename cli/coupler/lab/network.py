@@ -14,10 +14,10 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coupler.errors import CouplerError
+from coupler.errors import CouplerError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable
 
 LABS = IPv4Network("10.213.0.0/16")
 """Every lab gets a /24 of this."""
@@ -56,16 +56,32 @@ class Network:
         """Return the interface name of the host's end of the cable to the machine at `address`."""
         return f"{self.bridge}-{address.packed[3]}"
 
-    def is_up(self) -> bool:
-        """Whether the bridge is there."""
-        return interface_exists(self.bridge)
+    def owner(self) -> str | None:
+        """Return whose bridge is there: what was given to `raise_bridge`; None where there is none."""
+        try:
+            return Path("/sys/class/net", self.bridge, "ifalias").read_text().strip()
+        except FileNotFoundError:
+            return None
 
-    def raise_bridge(self) -> None:
-        """Make the bridge where it lacks. Its MAC is fixed: a bridge else takes that of whatever port comes or goes."""
-        if not self.is_up():
+    def raise_bridge(self, owner: str) -> None:
+        """Make the bridge of the lab `owner` where it lacks; whoever makes a bridge first has the network.
+
+        Its MAC is fixed: a bridge without one takes that of whatever port comes or goes.
+
+        Raises:
+            UsageError: the bridge is there and somebody else's.
+        """
+        if self.owner() is None:
             ip_batch(
                 f"link add {self.bridge} address {stable_mac(self.bridge)} up type bridge forward_delay 0",
+                f'link set {self.bridge} alias "{owner}"',
                 f"address add {self.host}/{self.subnet.prefixlen} dev {self.bridge}",
+            )
+        elif self.owner() != owner:
+            raise UsageError(
+                f"the subnet {self.subnet} is in use",
+                why=f"bridge {self.bridge} belongs to {self.owner() or 'somebody else'}",
+                next_step="take another N in the addresses 10.213.N.x, or take that lab down",
             )
 
     def connect(self, machines: Iterable[tuple[IPv4Address, str, int]]) -> None:
@@ -81,13 +97,14 @@ class Network:
             ),
         )
 
-    def remove(self) -> None:
-        """Take the bridge and every cable away."""
+    def remove(self, owner: str) -> None:
+        """Take the bridge of the lab `owner` and every cable away."""
+        if self.owner() != owner:
+            return
         names = [path.name for path in Path("/sys/class/net").glob(f"{self.bridge}*")]
         own = [name for name in names if name == self.bridge or name.startswith(f"{self.bridge}-")]
         # -force goes on: a cable may vanish by itself between the look and the deed.
-        if own:
-            ip_batch(*(f"link delete {name}" for name in sorted(own, reverse=True)), force=True)
+        ip_batch(*(f"link delete {name}" for name in sorted(own, reverse=True)), force=True)
 
 
 def interface_exists(name: str) -> bool:
@@ -124,16 +141,17 @@ def ip_batch(*lines: str, force: bool = False) -> None:
         raise CouplerError("the lab's network could not be set up", why=done.stderr.strip())
 
 
-def free_network(taken: Sequence[int]) -> Network:
-    """Return the first lab network that neither another lab has (`taken`) nor this host routes elsewhere.
+def take_network(owner: str, taken: Collection[Network]) -> Network:
+    """Return the first lab network that nobody has, neither a lab (`taken`) nor a route of this host; raise its bridge.
 
     Raises:
         CouplerError: there is none left.
     """
     routes = routed_networks()
-    for number in range(1, 255):
-        if number not in taken and not any(clashes(Network(number), route) for route in routes):
-            return Network(number)
+    for network in map(Network, range(1, 255)):
+        if network not in taken and not any(clashes(network, route) for route in routes):
+            network.raise_bridge(owner)
+            return network
     raise CouplerError(
         f"no subnet of {LABS} is free for a lab",
         why="every one belongs to a lab or is routed elsewhere on this host",
@@ -159,3 +177,8 @@ def routed_networks() -> list[IPv4Network]:
         for route in json.loads(done.stdout or "[]")
         if route["dst"] != "default" and route.get("type") not in {"broadcast", "multicast"}
     ]
+
+
+def any_lab_is_up() -> bool:
+    """Whether this host has a bridge of any lab, of any user."""
+    return any(Path("/sys/class/net").glob("coupler-*"))
