@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from coupler.cloudinit.apply import Applier
-    from coupler.cloudinit.grammar import Lineage
+    from coupler.cloudinit.node import Node
     from coupler.cloudinit.sources import Source
 
 VERSION = "flatcar-8df59e8+coupler"
@@ -78,106 +80,115 @@ def main(words: list[str] | None = None) -> int:
     try:
         arguments = _Arguments.parse(sys.argv[1:] if words is None else words)
         if "help" in arguments.switches:
-            print(__doc__)  # noqa: T201 - a program of its own: its output is not the CLI's
+            print(__doc__)
             return 0
         if "version" in arguments.switches:
-            print(f"coreos-cloudinit {VERSION}")  # noqa: T201
+            print(f"coreos-cloudinit {VERSION}")
             return 0
         return _run(arguments)
     except _UsageError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return _USAGE
 
 
 def _run(arguments: _Arguments) -> int:
-    from coupler.cloudinit.grammar import Lineage  # noqa: PLC0415 - `--version` needs none of this
-    from coupler.cloudinit.node import NodeError  # noqa: PLC0415
-    from coupler.cloudinit.session import Session  # noqa: PLC0415
-    from coupler.cloudinit.substitute import addresses  # noqa: PLC0415
+    from coupler.cloudinit.grammar import Lineage
+    from coupler.cloudinit.node import NodeError
+    from coupler.cloudinit.session import Session
+    from coupler.cloudinit.substitute import addresses
 
     try:
         lineage = Lineage(arguments.values.get("as", "flatcar"))
     except ValueError as error:
         raise _UsageError(f"-as is coreos or flatcar, not {arguments.values['as']}") from error
-    lines: list[str] = []
-    output: list[str] = []
-
-    def log(text: str) -> None:
-        lines.extend(text.split("\n"))
-        print(f"{time.strftime('%Y/%m/%d %H:%M:%S')} {_printable(text)}", file=sys.stderr)  # noqa: T201
-
-    def say(text: str) -> None:
-        output.append(text)
-        print(_printable(text), end="")  # noqa: T201
-
-    applier = _applier(arguments, log)
+    record = _Record()
+    applier = _applier(arguments, record.log)
     session = Session(
         applier,
         lineage,
         addresses(os.environ),
         arguments.values.get("ssh-key-name", "coreos-cloudinit"),
-        say,
+        record.say,
         ignore_failure="ignore-failure" in arguments.switches,
     )
-    source = _source(arguments, log)
+    source = _source(arguments, record.log)
     if source is None:
-        log("No datasources available in time")
+        record.log("No datasources available in time")
         return 1
     os.umask(0o022)
     try:
         exit_code = session.check(source) if "validate" in arguments.switches else session.apply(source)
     except NodeError as error:
-        log(f"Failed fetching meta-data from datasource: {error}")
+        record.log(f"Failed fetching meta-data from datasource: {error}")
         exit_code = 1
     if "operations" in arguments.values:
-        _write_operations(arguments.values["operations"], applier, exit_code, lines, "".join(output))
+        _write_operations(arguments.values["operations"], applier, exit_code, record)
     return exit_code
 
 
-def _applier(arguments: _Arguments, log: object) -> Applier:
-    from coupler.cloudinit.apply import Applier  # noqa: PLC0415
+@dataclass
+class _Record:
+    """What the program prints, as it prints it: the log with the time before each message, the rest as it is."""
+
+    lines: list[str] = field(default_factory=list)
+    output: str = ""
+
+    def log(self, text: str) -> None:
+        self.lines += text.split("\n")
+        print(f"{time.strftime('%Y/%m/%d %H:%M:%S')} {_printable(text)}", file=sys.stderr)
+
+    def say(self, text: str) -> None:
+        self.output += text
+        print(_printable(text), end="")
+
+
+def _applier(arguments: _Arguments, log: Callable[[str], None]) -> Applier:
+    from coupler.cloudinit.apply import Applier
 
     workspace = arguments.values.get("workspace", "/var/lib/coreos-cloudinit")
-    faithful = "as" in arguments.values
+    return Applier(_node(arguments), log, workspace, faithful="as" in arguments.values)
+
+
+def _node(arguments: _Arguments) -> Node:
     if "root" in arguments.values:
-        from pathlib import Path  # noqa: PLC0415
+        from pathlib import Path
 
-        from coupler.cloudinit.scratch import ScratchRoot  # noqa: PLC0415
+        from coupler.cloudinit.scratch import ScratchRoot
 
-        return Applier(ScratchRoot(Path(arguments.values["root"])), log, workspace, faithful=faithful)  # type: ignore[arg-type]
-    from coupler.cloudinit.live import Machine  # noqa: PLC0415
+        return ScratchRoot(Path(arguments.values["root"]))
+    from coupler.cloudinit.live import Machine
 
-    return Applier(Machine(), log, workspace, faithful=faithful)  # type: ignore[arg-type]
+    return Machine()
 
 
-def _source(arguments: _Arguments, log: object) -> Source | None:
-    from coupler.cloudinit.sources import ConfigDrive, File, KernelCommandLine, Url  # noqa: PLC0415
+def _source(arguments: _Arguments, log: Callable[[str], None]) -> Source | None:
+    from coupler.cloudinit.sources import ConfigDrive, File, KernelCommandLine, Url
 
-    kinds = {"from-file": File, "from-url": Url, "from-configdrive": ConfigDrive}
-    sources: list[Source] = [kind(arguments.values[name]) for name, kind in kinds.items() if name in arguments.values]  # type: ignore[abstract]
+    kinds: dict[str, Callable[[str], Source]] = {"from-file": File, "from-url": Url, "from-configdrive": ConfigDrive}
+    sources = [kind(arguments.values[name]) for name, kind in kinds.items() if name in arguments.values]
     if "from-proc-cmdline" in arguments.switches:
         sources.append(KernelCommandLine())
     if not sources:
         raise _UsageError("Provide at least one of --from-file, --from-url, --from-configdrive or --from-proc-cmdline")
     for source in sources:
-        log(f'Checking availability of "{source.kind}"')  # type: ignore[operator]
+        log(f'Checking availability of "{source.kind}"')
         if source.available():
             return source
     return None
 
 
-def _write_operations(path: str, applier: Applier, exit_code: int, log: list[str], stdout: str) -> None:
-    import json  # noqa: PLC0415
-    from pathlib import Path  # noqa: PLC0415
+def _write_operations(path: str, applier: Applier, exit_code: int, record: _Record) -> None:
+    import json
+    from pathlib import Path
 
-    record = {
+    operations = {
         "exit": exit_code,
-        "stdout": stdout,
-        "log": log,
+        "stdout": record.output,
+        "log": record.lines,
         "units": applier.units,
         "calls": getattr(applier.node, "calls", []),
     }
-    Path(path).write_text(json.dumps(record, indent=1, ensure_ascii=True) + "\n")
+    Path(path).write_text(json.dumps(operations, indent=1) + "\n")
 
 
 def _printable(text: str) -> str:

@@ -5,6 +5,7 @@ Only what a cloud-config can ask of them. Sources: useradd(8), chpasswd(8), pass
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from coupler.cloudinit.golang import to_bytes, to_text
 from coupler.cloudinit.node import Files, Outcome
 
 _SECONDS_PER_DAY = 86_400
-_FIRST_UID, _LAST_SYSTEM_UID = 1000, 999
+_FIRST_UID, _LAST_UID, _LAST_SYSTEM_UID = 1000, 60_000, 999
 _USERS_GID = 100
 _FIRST_SUBORDINATE, _SUBORDINATES = 100_000, 65_536
 _NAME = re.compile(r"(?![-+~])[^:,/\s]{1,32}")
@@ -115,8 +116,7 @@ class Accounts:
             return int(name) if gid is None else gid
         if "--no-user-group" in user.switches:
             return _USERS_GID
-        taken = {int(fields[2]) for fields in map(_fields, self._lines["group"]) if len(fields) > 2}  # noqa: PLR2004
-        gid = self._free("group", system=system) if uid in taken else uid
+        gid = self._free("group", system=system) if uid in self._numbers("group") else uid
         self._add("group", f"{user.name}:x:{gid}:")
         self._add("gshadow", f"{user.name}:!::")
         return gid
@@ -147,8 +147,6 @@ class Accounts:
             if named is None:
                 return Outcome(1, f"chown: invalid group: '{owner}'")
             gid = named[0]
-        import os  # noqa: PLC0415 - only here
-
         if os.geteuid() == 0:
             os.chown(self.files.real(path), uid, gid)
         return Outcome(0)
@@ -164,11 +162,15 @@ class Accounts:
         return next((fields for fields in map(_fields, self._lines[kind]) if name and fields[0] == name), None)
 
     def _free(self, kind: str, *, system: bool) -> int:
-        taken = {int(fields[2]) for fields in map(_fields, self._lines[kind]) if len(fields) > 2}  # noqa: PLR2004
-        number = _LAST_SYSTEM_UID if system else max([_FIRST_UID - 1, *(n for n in taken if n < 60_000)]) + 1  # noqa: PLR2004
+        taken = self._numbers(kind)
+        ordinary = [number for number in taken if _FIRST_UID <= number <= _LAST_UID]
+        number = _LAST_SYSTEM_UID if system else max([_FIRST_UID - 1, *ordinary]) + 1
         while number in taken:
             number -= 1
         return number
+
+    def _numbers(self, kind: str) -> set[int]:
+        return {int(line.split(":")[2]) for line in self._lines[kind] if line.count(":") > 1}
 
     def _subordinate(self, kind: str) -> int:
         ends = [int(fields[1]) + int(fields[2]) for fields in map(_fields, self._lines.get(kind, []))]

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
 from functools import singledispatchmethod
+from typing import TYPE_CHECKING
 
 from coupler.cloudinit.golang import directory_of, join_path, quote, to_bytes, to_text
 from coupler.cloudinit.node import Node, NodeError, Outcome, parse_mode
-from coupler.cloudinit.plan import (
-    CORE,
-    ENVIRONMENT_FILE,
-    SHIPPED_UPDATE_CONF,
-    UPDATE_CONF,
+from coupler.cloudinit.operations import (
     AuthorizeKeys,
     DaemonReload,
     EnableUnit,
@@ -39,8 +35,11 @@ from coupler.cloudinit.plan import (
     WriteHosts,
     WriteUnit,
     WriteUpdateConf,
-    key_lines,
 )
+from coupler.cloudinit.plan import CORE, ENVIRONMENT_FILE, SHIPPED_UPDATE_CONF, UPDATE_CONF, key_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 COMMANDS = ("start", "stop", "restart", "reload", "try-restart", "reload-or-restart", "reload-or-try-restart")
 _ENVIRONMENT_LINE = re.compile(r"^((?:([a-zA-Z0-9_]+)=)?.*?)\r?\n", re.MULTILINE)
@@ -129,7 +128,7 @@ class Applier:
         self._write_logged(operation.path, operation.content, operation.permissions, operation.owner)
 
     @do.register
-    def _(self, operation: ReadUpdateConf) -> None:
+    def _(self, _operation: ReadUpdateConf) -> None:
         for path in (UPDATE_CONF, SHIPPED_UPDATE_CONF):
             try:
                 self._update_conf = to_text(self.node.files.read(path))
@@ -143,7 +142,7 @@ class Applier:
         self._write_logged(UPDATE_CONF, merge_update_conf(self._update_conf, dict(operation.values)))
 
     @do.register
-    def _(self, operation: WriteHosts) -> None:
+    def _(self, _operation: WriteHosts) -> None:
         self._write_logged("/etc/hosts", f"127.0.0.1 {self.node.hostname()}\n")
 
     @do.register
@@ -198,7 +197,7 @@ class Applier:
         self.log(f"Enabled unit {quote(operation.name)}")
 
     @do.register
-    def _(self, operation: DaemonReload) -> None:
+    def _(self, _operation: DaemonReload) -> None:
         self.units.append("daemon-reload")
         try:
             self.node.daemon_reload()
@@ -206,7 +205,7 @@ class Applier:
             raise NodeError(f"failed systemd daemon-reload: {error}") from error
 
     @do.register
-    def _(self, operation: RestartNetworkd) -> None:
+    def _(self, _operation: RestartNetworkd) -> None:
         self.units.append("restart systemd-networkd.service")
         self.log("Restarting systemd-networkd")
         result = self.node.job("restart", "systemd-networkd.service")

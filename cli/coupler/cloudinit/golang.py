@@ -7,9 +7,13 @@ that is no UTF-8 is kept as a lone surrogate (PEP 383), so that every document s
 from __future__ import annotations
 
 import base64
+import math
 import re
 import zlib
-from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _ESCAPES = {
     "\a": "\\a",
@@ -25,7 +29,9 @@ _ESCAPES = {
 _SPACE = " \t\n\v\f\r\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 _GZIP_HEADER_SIZE = 10
-_LARGE_EXPONENT = 6
+_ESCAPED_BYTES = range(0xDC80, 0xDD00)
+_ASTRAL = 0x10000
+_SMALL_EXPONENT, _LARGE_EXPONENT = -4, 6
 
 
 class DecodeError(ValueError):
@@ -53,11 +59,11 @@ def _quoted(character: str) -> str:
     if character.isprintable():
         return character
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"
-    if code < 0x20 or code == 0x7F:
+    if code in _ESCAPED_BYTES:
+        return f"\\x{code - _ESCAPED_BYTES.start + 0x80:02x}"
+    if _is_control(character):
         return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+    return f"\\u{code:04x}" if code < _ASTRAL else f"\\U{code:08x}"
 
 
 def trim_right(text: str) -> str:
@@ -70,6 +76,10 @@ def trim(text: str) -> str:
     return text.strip(_SPACE)
 
 
+def _is_control(character: str) -> bool:
+    return character < " " or character == "\x7f"
+
+
 def format_value(value: object) -> str:
     """Return a scalar as `%v` prints it."""
     if isinstance(value, bool):
@@ -80,8 +90,8 @@ def format_value(value: object) -> str:
 
 
 def format_float(value: float) -> str:
-    """Return a float64 as `%v` prints it: the shortest digits, an exponent below 1e-4 and from 1e21 on."""
-    if value != value or value in (float("inf"), float("-inf")):
+    """Return a float64 as `%v` prints it: the shortest digits, an exponent below 1e-4 and from 1e6 on."""
+    if math.isnan(value) or value in (float("inf"), float("-inf")):
         return {"inf": "+Inf", "-inf": "-Inf"}.get(str(value), "NaN")
     sign = "-" if str(value).startswith("-") else ""
     mantissa, _, exponent_text = f"{abs(value)!r}".partition("e")
@@ -92,7 +102,7 @@ def format_float(value: float) -> str:
     if digits == "0":
         return f"{sign}0"
     exponent = point - 1
-    if exponent < -4 or exponent >= _LARGE_EXPONENT:  # noqa: PLR2004 - the bound of %g in C and in Go
+    if exponent < _SMALL_EXPONENT or exponent >= _LARGE_EXPONENT:
         tail = f".{digits[1:]}" if len(digits) > 1 else ""
         return f"{sign}{digits[0]}{tail}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
     if point <= 0:
@@ -167,28 +177,19 @@ def decode_base64(content: str) -> bytes:
 def _bad_base64(data: bytes) -> int | None:
     """Return where the data stops being base64, as Go counts it, or None."""
     characters = [(index, chr(byte)) for index, byte in enumerate(data) if byte not in b"\r\n"]
-    for start in range(0, len(characters), 4):
-        quantum = characters[start : start + 4]
-        for place, (index, character) in enumerate(quantum):
-            if character in _BASE64:
-                continue
-            if character != "=" or place < 2:  # noqa: PLR2004 - padding stands in the third and fourth place only
-                return index
-            return _bad_padding(data, characters, start, place)
-        if len(quantum) < 4:  # noqa: PLR2004 - a quantum has four characters
-            return len(data) - len(quantum)
-    return None
-
-
-def _bad_padding(data: bytes, characters: list[tuple[int, str]], start: int, place: int) -> int | None:
-    following = start + place + 1
-    if place == 2:  # noqa: PLR2004 - a first '=' in the third place wants a second one
-        if following == len(characters):
-            return len(data)
-        if characters[following][1] != "=":
-            return characters[following][0] - 1
-        following += 1
-    return None if following == len(characters) else characters[following][0]
+    text = "".join(character for _, character in characters)
+    good = len(text) - len(text.lstrip("".join(_BASE64)))
+    rest = text[good:]
+    if not rest:
+        return None if good % 4 == 0 else len(data) - good % 4
+    if rest[0] != "=" or good % 4 < 2:  # noqa: PLR2004 - padding stands in the third and fourth place only
+        return characters[good][0]
+    padding = 4 - good % 4
+    if rest == "=" and padding > 1:
+        return len(data)
+    if padding > 1 and rest[1] != "=":
+        return characters[good + 1][0] - 1
+    return None if len(rest) == padding else characters[good + padding][0]
 
 
 def _gunzip_content(data: bytes) -> bytes:
@@ -240,7 +241,7 @@ def is_request_uri(text: str) -> bool:
     """Return whether `url.ParseRequestURI` takes the text: an absolute URL or an absolute path."""
     if text == "*":
         return True
-    if not text or any(ord(character) < 0x20 or ord(character) == 0x7F for character in text):
+    if not text or any(map(_is_control, text)):
         return False
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text)
     rest = text[scheme.end() :] if scheme else text

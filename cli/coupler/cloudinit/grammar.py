@@ -37,6 +37,17 @@ class Type:
     keys: tuple[Key, ...] = ()
     element: Type | None = None
 
+    @property
+    def item(self) -> Type:
+        """Return the type of a list's elements."""
+        if self.element is None:
+            raise TypeError(f"{self.name} is no list")
+        return self.element
+
+    def section(self, name: str) -> Type:
+        """Return the type of a key that the grammar is known to have."""
+        return next(key.type for key in self.keys if key.name == name)
+
     def key(self, name: str) -> Key | None:
         """Return the key of that name, or None."""
         return next((key for key in self.keys if key.name == name), None)
@@ -106,7 +117,8 @@ ETCD = struct(
         " initial_cluster_token key_file listen_client_urls listen_peer_urls max_result_buffer:int"
         " max_retry_attempts:int max_snapshots max_wals name peer_addr peer_bind_addr peer_ca_file peer_cert_file"
         " peer_election_timeout:int peer_heartbeat_interval:int peer_key_file peers peers_file proxy"
-        " retry_interval:float snapshot:bool snapshot_count trace verbose:bool very_verbose:bool very_very_verbose:bool",
+        " retry_interval:float snapshot:bool snapshot_count trace verbose:bool very_verbose:bool"
+        " very_very_verbose:bool",
         snapshot_count=Key("snapshot_count", INT, "ETCD_SNAPSHOTCOUNT"),
         **_etcd2_only(
             "advertise_client_urls discovery_fallback discovery_srv discovery_proxy election_timeout:int"
@@ -183,9 +195,12 @@ OEM = struct(
     Key("bug_report_url", STRING),
 )
 
+STRATEGIES = r"^(etcd-lock|reboot|off)$"
+"""Reboot strategies. The applier refuses any other, which for the rest of the keys only the validator does."""
+
 UPDATE = struct(
     "Update",
-    Key("reboot_strategy", STRING, "REBOOT_STRATEGY", valid=r"^(etcd-lock|reboot|off)$"),
+    Key("reboot_strategy", STRING, "REBOOT_STRATEGY", valid=STRATEGIES),
     Key("group", STRING, "GROUP"),
     Key("server", STRING, "SERVER"),
 )

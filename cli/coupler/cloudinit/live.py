@@ -79,7 +79,7 @@ class Machine:
 
     def fetch(self, url: str) -> bytes:
         """Return what a URL serves."""
-        from coupler.cloudinit.sources import get  # noqa: PLC0415 - most documents fetch nothing
+        from coupler.cloudinit.sources import get
 
         return get(url)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from coupler.cloudinit.golang import to_bytes, to_text
+from coupler.cloudinit.golang import to_bytes
 from coupler.cloudinit.grammar import Lineage
 
 MAX_DEPTH = 150
@@ -146,14 +146,14 @@ class _Builder:
     def _node(self, event: Any) -> Node:
         line, column = event.start_mark.line + 1, event.start_mark.column + 1
         if isinstance(event, yaml.AliasEvent):
-            target = self.anchors.get(event.anchor)
+            name = str(event.anchor)
+            target = self.anchors.get(name)
             if target is None and self.lineage is Lineage.FLATCAR:
-                raise YamlError(f"unknown anchor '{event.anchor}' referenced")
-            return Node(NodeKind.ALIAS, line, column, event.anchor, target=target)
+                raise YamlError(f"unknown anchor '{name}' referenced")
+            return Node(NodeKind.ALIAS, line, column, name, target=target)
         node = Node(NodeKind.SCALAR, line, column, tag=_short(event.tag))
         if isinstance(event, yaml.ScalarEvent):
-            node.value = to_text(to_bytes(event.value))
-            node.plain = not event.style
+            node.value, node.plain = event.value, not event.style
         else:
             node.kind = NodeKind.SEQUENCE if isinstance(event, yaml.SequenceStartEvent) else NodeKind.MAPPING
         if event.anchor is not None:

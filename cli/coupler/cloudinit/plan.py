@@ -7,13 +7,37 @@ the node refuses while `apply` runs the list).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from coupler.cloudinit.decode import CloudConfig
 from coupler.cloudinit.golang import clean_path, format_value, join_path, quote, trim
-from coupler.cloudinit.grammar import COREOS, UPDATE, Lineage, Type
+from coupler.cloudinit.grammar import COREOS, FLANNEL, STRATEGIES, UPDATE, Lineage, Type
+from coupler.cloudinit.operations import (
+    AuthorizeKeys,
+    DaemonReload,
+    EnableUnit,
+    EnsureUser,
+    Fail,
+    ImportKeys,
+    MaskUnit,
+    Operation,
+    ReadUpdateConf,
+    RestartNetworkd,
+    RunCommand,
+    SetHostname,
+    Skip,
+    UnmaskUnit,
+    UpdateEnvironment,
+    WriteDropIn,
+    WriteFile,
+    WriteHosts,
+    WriteUnit,
+    WriteUpdateConf,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from coupler.cloudinit.decode import CloudConfig
 
 UPDATE_CONF = "/etc/coreos/update.conf"
 SHIPPED_UPDATE_CONF = "/usr/share/coreos/update.conf"
@@ -24,180 +48,6 @@ CORE = "core"
 _NETWORK_SUFFIXES = frozenset(("network", "netdev", "link"))
 _GENERATED_DROP_IN = "20-cloudinit.conf"
 _SERVICES = {"etcd": "etcd", "etcd2": "etcd2", "fleet": "fleet", "locksmith": "locksmithd"}
-
-
-@dataclass(frozen=True)
-class SetHostname:
-    """Set the host's name."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class EnsureUser:
-    """Create a user; of one that exists, only set the password. `useradd` is the argument list for the new one."""
-
-    name: str
-    password: str
-    useradd: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class AuthorizeKeys:
-    """Give a user SSH keys under a label."""
-
-    user: str
-    label: str
-    keys: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ImportKeys:
-    """Fetch SSH keys (a JSON list of objects with `key`) from a URL and give them to a user under a label."""
-
-    user: str
-    label: str
-    url: str
-
-
-@dataclass(frozen=True)
-class WriteFile:
-    """Write a file; `permissions` is octal text, empty for 0644; `owner` is an argument of chown, or empty."""
-
-    path: str
-    content: str
-    permissions: str = "0644"
-    owner: str = ""
-
-
-@dataclass(frozen=True)
-class ReadUpdateConf:
-    """Read the update.conf that `WriteUpdateConf` merges into; it must be there before any file is written."""
-
-
-@dataclass(frozen=True)
-class WriteUpdateConf:
-    """Write update.conf with these variables set."""
-
-    values: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class WriteHosts:
-    """Write an /etc/hosts that maps 127.0.0.1 to the host's own name."""
-
-
-@dataclass(frozen=True)
-class UpdateEnvironment:
-    """Set the address variables in /etc/environment."""
-
-    values: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class WriteUnit:
-    """Write a unit file."""
-
-    name: str
-    path: str
-    content: str
-
-
-@dataclass(frozen=True)
-class WriteDropIn:
-    """Write a drop-in of a unit."""
-
-    name: str
-    path: str
-    content: str
-
-
-@dataclass(frozen=True)
-class MaskUnit:
-    """Put a link to /dev/null in the place of a unit file."""
-
-    name: str
-    path: str
-
-
-@dataclass(frozen=True)
-class UnmaskUnit:
-    """Take a runtime mask away, if there is one."""
-
-    name: str
-    path: str
-
-
-@dataclass(frozen=True)
-class EnableUnit:
-    """Make the links of a unit's [Install] section."""
-
-    name: str
-    runtime: bool
-
-
-@dataclass(frozen=True)
-class DaemonReload:
-    """Make systemd read its unit files again."""
-
-
-@dataclass(frozen=True)
-class RestartNetworkd:
-    """Restart systemd-networkd."""
-
-
-@dataclass(frozen=True)
-class RunCommand:
-    """Run a unit command (start, stop, …) and wait for its job to end."""
-
-    unit: str
-    command: str
-
-
-@dataclass(frozen=True)
-class RunScript:
-    """Store a script in the workspace and run it as a transient unit."""
-
-    content: str
-
-
-@dataclass(frozen=True)
-class Skip:
-    """Do nothing; `word` is what the list of unit operations says of it, if anything."""
-
-    log: str
-    word: str = ""
-
-
-@dataclass(frozen=True)
-class Fail:
-    """Stop with an error."""
-
-    message: str
-
-
-Operation = (
-    SetHostname
-    | EnsureUser
-    | AuthorizeKeys
-    | ImportKeys
-    | WriteFile
-    | ReadUpdateConf
-    | WriteUpdateConf
-    | WriteHosts
-    | UpdateEnvironment
-    | WriteUnit
-    | WriteDropIn
-    | MaskUnit
-    | UnmaskUnit
-    | EnableUnit
-    | DaemonReload
-    | RestartNetworkd
-    | RunCommand
-    | RunScript
-    | Skip
-    | Fail
-)
 
 
 def plan_access(hostname: str, keys: Iterable[str], label: str = KEY_LABEL) -> list[Operation]:
@@ -278,11 +128,8 @@ def _generated_files(config: CloudConfig) -> Iterator[Operation]:
     if oem["id"]:
         yield WriteFile("etc/oem-release", _oem_release(oem))
     if any(update.values()):
-        strategy = UPDATE.key("reboot_strategy")
-        assert strategy is not None  # noqa: S101 - the grammar has it
-        if update["reboot_strategy"] and not re.search(strategy.valid, update["reboot_strategy"]):
-            value = quote(update["reboot_strategy"])
-            options = quote(strategy.valid)
+        if update["reboot_strategy"] and not re.search(STRATEGIES, update["reboot_strategy"]):
+            value, options = quote(update["reboot_strategy"]), quote(STRATEGIES)
             yield Fail(f'invalid value {value} for option "RebootStrategy" (valid options: {options})')
             return
         yield ReadUpdateConf()
@@ -292,10 +139,8 @@ def _generated_files(config: CloudConfig) -> Iterator[Operation]:
         return
     if hosts:
         yield WriteHosts()
-    flannel = COREOS.key("flannel")
-    assert flannel is not None  # noqa: S101 - the grammar has it
-    if options := variables(coreos["flannel"], flannel.type):
-        yield WriteFile("run/flannel/options.env", "\n".join(f"{name}={value}" for name, value in options))
+    if settings := variables(coreos["flannel"], FLANNEL):
+        yield WriteFile("run/flannel/options.env", "\n".join(f"{name}={value}" for name, value in settings))
 
 
 def _oem_release(oem: dict[str, str]) -> str:
@@ -313,9 +158,7 @@ def variables(section: dict[str, Any], wanted: Type) -> list[tuple[str, str]]:
 def _generated_units(coreos: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the units that sections imply: a drop-in for each service, then what an update setting restarts."""
     for section, service in _SERVICES.items():
-        key = COREOS.key(section)
-        assert key is not None  # noqa: S101 - the grammar has it
-        settings = variables(coreos[section], key.type)
+        settings = variables(coreos[section], COREOS.section(section))
         content = "".join(f'Environment="{name}={value}"\n' for name, value in settings)
         drop_in = {"name": _GENERATED_DROP_IN, "content": f"[Service]\n{content}" if content else ""}
         yield _unit(f"{service}.service", runtime=True, drop_ins=[drop_in])
@@ -338,7 +181,7 @@ def is_network_unit(name: str) -> bool:
 
 
 def unit_path(unit: dict[str, Any], drop_in: str = "") -> str:
-    """Return where a unit's file, or its drop-in, goes. Names are taken as they are: `../x.service` leaves the folder."""
+    """Return where a unit's file, or its drop-in, goes. Names are taken as they are: `../x.service` climbs out."""
     folder = join_path(
         "/", "run" if unit["runtime"] else "etc", "systemd", "network" if is_network_unit(unit["name"]) else "system"
     )

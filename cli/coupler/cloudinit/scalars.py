@@ -13,8 +13,8 @@ from coupler.cloudinit.parse import Node, YamlError
 
 Scalar = str | int | float | bool | None
 
-_TRUE = frozenset("y Y yes Yes YES on On ON".split())
-_FALSE = frozenset("n N no No NO off Off OFF".split())
+_TRUE = frozenset(["y", "Y", "yes", "Yes", "YES", "on", "On", "ON"])
+_FALSE = frozenset(["n", "N", "no", "No", "NO", "off", "Off", "OFF"])
 _BOOLS: dict[str, Scalar] = dict.fromkeys(("true", "True", "TRUE"), True) | dict.fromkeys(  # type: ignore[assignment]
     ("false", "False", "FALSE"), False
 )
@@ -28,7 +28,8 @@ _DECIMAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _GO_FLOAT = re.compile(r"[-+]?(inf|infinity)|0[xX][0-9a-fA-F]*\.?[0-9a-fA-F]*[pP][-+]?[0-9]+", re.IGNORECASE)
 _TIMESTAMP = re.compile(
     r"(\d{4})-(\d{1,2})-(\d{1,2})"
-    r"(?:(?:[Tt](\d{1,2}):(\d{1,2}):(\d{1,2})(?:\.\d+)?(?:Z|[-+]\d\d:\d\d))|(?: (\d{1,2}):(\d{1,2}):(\d{1,2})(?:\.\d+)?))?"
+    r"(?:(?:[Tt](\d{1,2}):(\d{1,2}):(\d{1,2})(?:\.\d+)?(?:Z|[-+]\d\d:\d\d))"
+    r"|(?: (\d{1,2}):(\d{1,2}):(\d{1,2})(?:\.\d+)?))?"
 )
 _INT64 = range(-(2**63), 2**63)
 _UINT64 = range(2**64)
@@ -150,14 +151,14 @@ def _float(text: str, *, go_spellings: bool) -> float | None:
 
 
 def _is_timestamp(text: str) -> bool:
-    from datetime import datetime  # noqa: PLC0415 - few documents hold a date, and a node pays for every import
+    from datetime import UTC, datetime
 
     match = _TIMESTAMP.fullmatch(text)
     if match is None:
         return False
     numbers = [int(part) for part in match.groups() if part is not None]
     try:
-        datetime(*numbers)  # type: ignore[arg-type]  # noqa: DTZ001 - only whether there is such a time
+        datetime(*numbers, tzinfo=UTC)  # type: ignore[arg-type,misc]
     except ValueError:
         return False
     return True

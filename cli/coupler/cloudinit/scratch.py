@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coupler.cloudinit.accounts import Accounts
 from coupler.cloudinit.golang import join_path, to_text
 from coupler.cloudinit.node import Files, NodeError, Outcome
 from coupler.cloudinit.unitfile import Setting, is_certain_to_fail, is_unit_name, load_problem, settings_of, words_of
 
-_SHIPPED = ("/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_SHIPPED = ("/usr/local/lib/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system")
 _CONFIGURED = ("/etc/systemd/system", "/run/systemd/system")
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]+(?<!-)")
 _MAX_HOSTNAME = 64
@@ -129,8 +132,9 @@ class ScratchRoot:
             raise NodeError(f"Unit {unit} has a bad unit file setting.")
         return "failed" if is_certain_to_fail(settings) and "start" in command else "done"
 
-    def transient(self, unit: str, description: str, argv: list[str]) -> None:
-        """Do nothing: a script is not run here."""
+    def transient(self, unit: str, description: str, argv: list[str]) -> None:  # noqa: ARG002 - nothing runs here
+        """Leave what systemd leaves for any transient unit; the script itself is not run."""
+        self.files.make_directory("/run/systemd/transient")
 
     def _find(self, unit: str) -> str | None:
         """Return the path of a unit's file, that of its template for an instance."""

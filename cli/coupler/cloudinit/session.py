@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from coupler.cloudinit.apply import Applier
-from coupler.cloudinit.decode import CloudConfig, decode_strong, zero
+from coupler.cloudinit.decode import CloudConfig, decode_strong
+from coupler.cloudinit.decoder import zero
 from coupler.cloudinit.golang import DecodeError, decode_content, to_bytes, to_text
 from coupler.cloudinit.grammar import CLOUD_CONFIG, Lineage
 from coupler.cloudinit.node import NodeError
+from coupler.cloudinit.operations import Operation, RunScript
 from coupler.cloudinit.parse import YamlError, parse
-from coupler.cloudinit.plan import Operation, RunScript, core_keys, plan_access, plan_config
-from coupler.cloudinit.sources import Metadata, Source
+from coupler.cloudinit.plan import core_keys, plan_access, plan_config
 from coupler.cloudinit.substitute import substitute
 from coupler.cloudinit.userdata import Format, PartsError, decompress, format_of, parts_of
 from coupler.cloudinit.validate import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from coupler.cloudinit.apply import Applier
+    from coupler.cloudinit.sources import Metadata, Source
 
 _MAX_HOSTNAME = 63
 
@@ -36,7 +42,7 @@ class Piece:
 
 @dataclass
 class Session:
-    """The program's run on one node. `say` prints to standard output, where the older program has some of its messages."""
+    """The program's run on one node. `say` writes to standard output, where the older program has some messages."""
 
     applier: Applier
     lineage: Lineage

@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol
 
@@ -162,7 +163,7 @@ def get(url: str) -> bytes:
             with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:  # noqa: S310 - the scheme is checked above
                 return bytes(response.read())
         except urllib.error.HTTPError as error:
-            if error.code < 500:  # noqa: PLR2004 - 4xx: asking again changes nothing
+            if error.code < HTTPStatus.INTERNAL_SERVER_ERROR:  # asking again would change nothing
                 raise NodeError(f"unable to fetch {url}: HTTP status code {error.code}") from error
             problem: Exception = error
         except OSError as error:

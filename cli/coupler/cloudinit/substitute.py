@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from coupler.cloudinit.golang import expand
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 VARIABLES = {
     "$public_ipv4": "COREOS_PUBLIC_IPV4",

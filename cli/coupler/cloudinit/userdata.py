@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from coupler.cloudinit.golang import DecodeError, decode_base64, gunzip, to_bytes, to_text, trim_right
 from coupler.cloudinit.grammar import Lineage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from email.message import Message
 
 _GZIP_TYPES = frozenset(
     f"application/{name}"
@@ -99,8 +103,7 @@ def _headers(text: str) -> dict[str, str]:
     """Return the header fields before the first empty line, names in lower case; none if it is no header."""
     fields: dict[str, str] = {}
     name = ""
-    for line in text.split("\n")[:-1]:
-        line = line.removesuffix("\r")
+    for line in (line.removesuffix("\r") for line in text.split("\n")[:-1]):
         if not line:
             return fields
         if line[0] in " \t":
@@ -117,8 +120,7 @@ def _headers(text: str) -> dict[str, str]:
 
 
 def _multipart(text: str) -> Iterator[Part]:
-    from email import message_from_bytes  # noqa: PLC0415 - few documents are multipart, and a node pays for every import
-    from email.message import Message  # noqa: PLC0415
+    from email import message_from_bytes
 
     message = message_from_bytes(to_bytes(text))
     if message.get_content_type() != "multipart/mixed":
@@ -131,21 +133,20 @@ def _multipart(text: str) -> Iterator[Part]:
     ):
         raise PartsError("error reading part: multipart: NextPart: EOF")
     for part in parts:
-        assert isinstance(part, Message)  # noqa: S101 - what a multipart message consists of
-        if "Content-Type" not in part:
+        if isinstance(part, str) or "Content-Type" not in part:
             raise PartsError("error parsing part header: no Content-Type header found")
         yield from _part(part.get_content_type(), part.get_filename() or "", _body(part))
 
 
-def _body(part: object) -> bytes:
-    body = to_bytes(str(part.get_payload()))  # type: ignore[attr-defined]
-    coding = part.get("Content-Transfer-Encoding", "")  # type: ignore[attr-defined]
+def _body(part: Message) -> bytes:
+    coding = part.get("Content-Transfer-Encoding", "")
     if coding.lower() == "quoted-printable":
-        return bytes(part.get_payload(decode=True))  # type: ignore[attr-defined]
+        return bytes(part.get_payload(decode=True))
+    body = str(part.get_payload())
     if coding != "base64":
-        return body
+        return to_bytes(body)
     try:
-        return decode_base64(to_text(body))
+        return decode_base64(body)
     except DecodeError as error:
         raise PartsError(f"error decoding base64: {error}") from error
 

@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from coupler.cloudinit.decode import MapKey, Timestamp, TypeErrors, decode_strong, decode_weak
+from coupler.cloudinit.decode import decode_strong, decode_weak
+from coupler.cloudinit.decode_flatcar import TypeMismatchError
 from coupler.cloudinit.golang import DecodeError, decode_content, directory_of, format_float, is_request_uri, quote
 from coupler.cloudinit.grammar import CLOUD_CONFIG, Kind, Lineage, Type
 from coupler.cloudinit.parse import YamlError, parse
+from coupler.cloudinit.scalars import Timestamp
 from coupler.cloudinit.userdata import Format, format_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from coupler.cloudinit.decoder import MapKey
 
 _KEY = re.compile(r" *-? ?(.*?):")
 _ELEMENT = re.compile(r" *-")
@@ -101,7 +107,7 @@ def _validate_cloud_config(text: str, lineage: Lineage) -> Report:
     try:
         document = parse(text, lineage)
         weak = decode_weak(document, lineage)
-    except TypeErrors:
+    except TypeMismatchError:
         return Report(failure="couldn't parse yaml error")
     except YamlError as error:
         return _check(_Node(""), [Line(error.line or 1, "error", error.message)])
