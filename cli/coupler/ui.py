@@ -102,7 +102,9 @@ class PlainProgress:
         self._write(f"{self._prefix} …")
 
     def host(self, outcome: HostOutcome) -> None:
-        """Tell the news of one host."""
+        """Tell the news of one host; that it was asked is none."""
+        if outcome.state is State.RUNNING and not outcome.text:
+            return
         self._write(f"{self._prefix} · {outcome.host}: {outcome.state}" + _tail(outcome.text))
 
     def finish(self, outcome: StepOutcome) -> None:

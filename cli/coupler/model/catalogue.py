@@ -29,7 +29,7 @@ class Artifact:
 
     `urls` are tried in order and all hold the same bytes, whose SHA-256 is `sha256` (None: not known). `target` is the
     path of the program; `member` its path inside the archive. A member of "." means that the whole archive is unpacked
-    into the folder `target`, and None that the URL is the program itself.
+    into the folder `target`, and None that the URL is the program itself. Without `urls` no server is known to have it.
     """
 
     name: str
@@ -101,6 +101,9 @@ def _artifact(cluster: Cluster, name: str, program: dict[str, Any], version: str
             mirrored = (f"{cluster.mirror.url}/{place}",)
             same = checksums[place] == known
             bare = place.endswith(f"/{name}")
-            urls = (*mirrored, upstream) if same else mirrored
+            urls = (*mirrored, upstream) if same and not cluster.mirror.only else mirrored
             return Artifact(name, version, target, urls, checksums[place], None if bare and name != file else member)
+    if cluster.mirror.only:
+        urls = () if cluster.mirror.folder else (f"{cluster.mirror.url}/{places[-1]}",)
+        return Artifact(name, version, target, urls, known, member)
     return Artifact(name, version, target, (f"{cluster.mirror.url}/{places[-1]}", upstream), known, member)

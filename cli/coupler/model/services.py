@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from coupler.model.fields import JsonObject, NoProxy, Sha256, Text, VersionText, WebUrl
+from coupler.model.fields import Flag, JsonObject, NoProxy, Sha256, Text, VersionText, WebUrl
 from coupler.model.files import MirrorFolderPath
 from coupler.model.section import Section
 
@@ -44,13 +45,22 @@ class LoadBalancer(Section):
     kind: Balancer = Field(default=Balancer.HAPROXY, description="haproxy, nginx or vulcand.")
 
 
+def _without_slash(url: str) -> str:
+    return url.rstrip("/")
+
+
 class Mirror(Section):
     """Where the nodes get programs from before they ask upstream: an air-gapped site, or the lab."""
 
-    url: WebUrl = Field(description="The base URL; below it lies NAME/VERSION/ARCH/FILE.")
+    url: Annotated[WebUrl, AfterValidator(_without_slash)] = Field(
+        description="The base URL; below it lies NAME/VERSION/ARCH/FILE."
+    )
     folder: MirrorFolderPath | None = Field(
         default=None,
         description="The folder that `url` serves, relative to cluster.yaml. Its SHA256SUMS win over known checksums.",
+    )
+    only: Flag = Field(
+        default=False, description="Never ask upstream, as at an air-gapped site: units wait for what the mirror lacks."
     )
 
 

@@ -31,7 +31,6 @@ def context(cluster: Cluster) -> dict[str, Any]:
         "update_server": "disabled" if cluster.os.version else cluster.os.update_server,
         "locksmith": _locksmith(cluster, scheme),
         "locksmithctl_flags": _locksmithctl_flags(cluster, scheme),
-        "etcd_units": "etcd.service etcd-gateway.service etcd2.service",
         "etcd": _etcd(cluster, scheme),
         "etcdctl_environment": _etcdctl_environment(cluster, scheme),
         "flannel": _flannel(cluster),

@@ -90,8 +90,9 @@ def execute(steps: Sequence[Step], run: Run) -> tuple[StepOutcome, ...]:
         except CouplerError as error:
             run.progress.finish(StepOutcome(step.title, State.FAILED, error.what))
             raise
-        except BaseException:
-            run.progress.finish(StepOutcome(step.title, State.FAILED, "interrupted"))
+        except BaseException as error:
+            text = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+            run.progress.finish(StepOutcome(step.title, State.FAILED, text))
             raise
         run.progress.finish(outcome)
         outcomes.append(outcome)

@@ -21,6 +21,7 @@ from coupler.workflows.workspace import write
 if TYPE_CHECKING:
     from coupler.model import Node
 
+_TASK = "bootstrap : Install the node's files and apply the boot stub"
 STUB = "var/lib/coupler/boot-stub.yaml"
 
 
@@ -41,8 +42,9 @@ class Bootstrap:
         outcomes: dict[str, HostOutcome] = {}
 
         def on_event(event: Event) -> None:
-            outcome = _outcome(event, dry_run=run.dry_run)
-            outcomes[event.host] = run.record(outcome)
+            if event.state == "ok" and event.task != _TASK:
+                return  # Ansible's own check of the role's arguments
+            outcomes[event.host] = run.record(_outcome(event, dry_run=run.dry_run))
 
         self._play(run, bundles, on_event)
         return hosts_step(self.title, tuple(outcomes[node.name] for node in run.nodes if node.name in outcomes))
