@@ -13,7 +13,7 @@ from coupler.workflows.run import checked, target
 from coupler.workflows.script import Answer, script
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from coupler.adapters.ssh import Connections
@@ -96,19 +96,23 @@ def read_report(node: str, answer: Answer) -> Report:
         node,
         answer.one("os_name"),
         _json(answer.one("status")),
-        tuple(unit for line in answer.all("unit") if (unit := _unit(line, waiting))),
+        tuple(_units(answer.all("unit"), waiting)),
         waiting,
         {name: expiry for line in answer.all("certificate") for name, expiry in _certificate(line)},
         etcd,
     )
 
 
-def _unit(line: str, waiting: Mapping[str, str]) -> Unit | None:
-    name, load, active, sub, *_ = [*line.split(), "", "", ""]
-    if load != "loaded":
-        return None
-    artifact = UNITS.get(name, "")
-    return Unit(name, active, sub, artifact if artifact in waiting and active != "active" else None)
+def _units(lines: list[str], waiting: Mapping[str, str]) -> Iterator[Unit]:
+    """Yield the units that exist on the node, from the blocks of properties that `systemctl show` prints."""
+    for block in "\n".join(lines).split("\n\n"):
+        properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if properties.get("LoadState") != "loaded":
+            continue
+        name, active = properties.get("Id", ""), properties.get("ActiveState", "")
+        artifact = UNITS.get(name, "")
+        lacks = artifact if artifact in waiting and active != "active" else None
+        yield Unit(name, active, properties.get("SubState", ""), lacks)
 
 
 def _certificate(line: str) -> list[tuple[str, datetime]]:

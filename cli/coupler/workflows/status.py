@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from coupler.model import LoadedCluster, Node
     from coupler.workflows.report import Report
 
-_MIB = 1024 * 1024
-
 
 @dataclass(frozen=True)
 class ClusterStatus:
@@ -89,7 +87,7 @@ class ClusterStatus:
             "healthy" if member.healthy else "UNHEALTHY",
             "leader" if member.is_leader else "follower",
             member.version or "-",
-            f"{member.database_bytes / _MIB:.1f} MiB",
+            _size(member.database_bytes),
             ", ".join(member.alarms) or "none",
         )
 
@@ -175,3 +173,9 @@ def status(loaded: LoadedCluster, *, limit: Sequence[str] = ()) -> ClusterStatus
         connections.everywhere(by_target, ask)
     members = tuple(node.name for node in cluster.etcd_members)
     return ClusterStatus(cluster.name, published, problem, nodes, members, reports, lost, datetime.now(UTC))
+
+
+def _size(octets: int) -> str:
+    """Return a size as people write it, in KiB or MiB."""
+    kib = octets / 1024
+    return f"{kib:.0f} KiB" if kib < 1024 else f"{kib / 1024:.1f} MiB"  # noqa: PLR2004 - KiB in a MiB

@@ -1,0 +1,65 @@
+# make demo    sets everything up and does the main job in the local lab: three machines, one healthy etcd cluster
+# make test    every check and every test, the lab end to end included
+# make check   ruff, mypy, import-linter, yamllint, ansible-lint, shellcheck
+# make bench   benchmarks, as ratios
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+
+# What the lab needs on a bare Debian or Ubuntu machine, and what the tests need on top.
+LAB_PACKAGES := python3-venv git openssh-client iproute2 nftables systemd-container mmdebstrap squashfs-tools debian-archive-keyring binutils
+TEST_PACKAGES := shellcheck tmux vagrant vagrant-libvirt
+
+.PHONY: demo test check bench test-vagrant schema clean
+
+demo: $(VENV)/lab.installed
+	@mkdir -p $(DEMO)
+	cd $(DEMO) && ../$(BIN)/cluster init --lab
+	cd $(DEMO) && ../$(BIN)/cluster lab exec node-1 -- sh -lc 'etcdctl endpoint health --cluster'
+	cd $(DEMO) && ../$(BIN)/cluster status
+	@echo "look around: cd $(DEMO) && ../$(BIN)/cluster lab ssh node-1; when you are done: ../$(BIN)/cluster lab down --forget"
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/yamllint --strict .
+	$(BIN)/ansible-lint --offline --profile production playbooks roles
+	shellcheck --shell=sh cloud-config/scripts/* roles/*/library/*.sh cli/coupler/*/scripts/*.sh cli/coupler/lab/root/usr/bin/* tests/*.sh
+
+bench: $(VENV)/bench.installed
+	$(BIN)/python -m tests.bench
+
+test-vagrant: $(VENV)/dev.installed
+	tests/e2e/vagrant/up.sh
+
+schema: $(VENV)/dev.installed
+	$(BIN)/python -m coupler.model.schema
+
+$(VENV)/lab.installed: pyproject.toml | system-packages
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[lab]'
+	@touch $@
+
+$(VENV)/dev.installed: pyproject.toml $(VENV)/lab.installed | test-packages
+	$(BIN)/pip install --quiet 'pip>=25.1'
+	$(BIN)/pip install --quiet --group dev
+	@touch $@
+
+$(VENV)/bench.installed: $(VENV)/dev.installed
+	$(BIN)/pip install --quiet --group bench
+	@touch $@
+
+.PHONY: system-packages test-packages
+system-packages:
+	@tests/packages.sh $(LAB_PACKAGES)
+test-packages:
+	@tests/packages.sh $(TEST_PACKAGES)
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
