@@ -13,12 +13,17 @@ from coupler.cloudinit.unitfile import is_unit_name
 
 _VERBS = {"reload-or-try-restart": "try-reload-or-restart"}
 _RESULTS = {
-    "A dependency job for": "dependency",
-    "timed out": "timeout",
-    "canceled": "canceled",
-    "skipped": "skipped",
-    "Job for": "failed",
+    "A dependency job for ": "dependency",
+    " timed out": "timeout",
+    " canceled": "canceled",
+    " is not active, cannot reload": "invalid",
+    "Assertion failed on job for ": "assert",
+    " not supported on this system": "unsupported",
+    " garbage collected": "collected",
+    " can't be started again": "once",
+    "Job for ": "failed",
 }
+"""The results of a job by the words with which systemctl reports them."""
 
 
 class Machine:
@@ -88,7 +93,7 @@ class Machine:
         if not is_unit_name(unit):
             raise NodeError(f"File {unit}: Invalid argument")
         options = ["--runtime"] if runtime else []
-        outcome = self._systemctl("--no-reload", "--force", *options, "enable", unit)
+        outcome = self._systemctl("--quiet", "--no-reload", "--force", *options, "enable", unit)
         if outcome.exit_code:
             raise NodeError(_refusal(outcome.output))
 
@@ -105,9 +110,10 @@ class Machine:
         outcome = self._systemctl(_VERBS.get(command, command), unit)
         if not outcome.exit_code:
             return "done"
-        for words, result in _RESULTS.items():
-            if words in outcome.output and not outcome.output.startswith("Failed to "):
-                return result
+        if not outcome.output.startswith("Failed to "):
+            for words, result in _RESULTS.items():
+                if words in outcome.output:
+                    return result
         raise NodeError(_refusal(outcome.output))
 
     def transient(self, unit: str, description: str, argv: list[str]) -> None:
@@ -117,7 +123,7 @@ class Machine:
             raise NodeError(_refusal(outcome.output))
 
     def _systemctl(self, *arguments: str) -> Outcome:
-        return self.call(["env", "LC_ALL=C", "systemctl", "--no-ask-password", "--quiet", *arguments])
+        return self.call(["env", "LC_ALL=C", "systemctl", "--no-ask-password", *arguments])
 
 
 def _refusal(output: str) -> str:
