@@ -224,6 +224,18 @@ def _unit_files(unit: dict[str, Any]) -> Iterator[Operation]:
         yield UnmaskUnit(name, path)
 
 
+def harm_in(config: CloudConfig) -> str | None:
+    """Return why a document is better not applied though the real program would: it would do harm in silence."""
+    for unit in config["coreos"]["units"]:
+        for name in (unit["name"], *(drop_in["name"] for drop_in in unit["drop_ins"])):
+            if "/" in name:
+                return f"the unit or drop-in name {quote(name)} leaves its folder"
+    for file in config["write_files"]:
+        if re.fullmatch(r"0*[1-7][0-7]{3}", file["permissions"]):
+            return f"permissions {file['permissions']} of {file['path']} would lose their special bits"
+    return None
+
+
 def core_keys(configs: Iterable[CloudConfig]) -> list[str]:
     """Return the keys that Flatcar gives to `core` for these documents, each once."""
     keys: dict[str, None] = {}

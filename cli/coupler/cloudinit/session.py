@@ -10,9 +10,9 @@ from coupler.cloudinit.decoder import zero
 from coupler.cloudinit.golang import DecodeError, decode_content, to_bytes, to_text
 from coupler.cloudinit.grammar import CLOUD_CONFIG, Lineage
 from coupler.cloudinit.node import NodeError
-from coupler.cloudinit.operations import Operation, RunScript
+from coupler.cloudinit.operations import Fail, Operation, RunScript
 from coupler.cloudinit.parse import YamlError, parse
-from coupler.cloudinit.plan import core_keys, plan_access, plan_config
+from coupler.cloudinit.plan import core_keys, harm_in, plan_access, plan_config
 from coupler.cloudinit.substitute import substitute
 from coupler.cloudinit.userdata import Format, PartsError, decompress, format_of, parts_of
 from coupler.cloudinit.validate import validate
@@ -200,6 +200,8 @@ class Session:
             self.applier.log(f"ignoring part of type {piece.format}")
 
     def _plan(self, config: CloudConfig) -> list[Operation]:
+        if not self.applier.faithful and (harm := harm_in(config)) is not None:
+            return [Fail(harm)]
         return plan_config(config, self.lineage, self.values, self.label)
 
 
