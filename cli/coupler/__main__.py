@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from typing import Annotated
@@ -42,7 +43,8 @@ def _root(
 
 
 def main() -> None:
-    """Run `cluster` and exit with its code."""
+    """Run `cluster` and exit with its code. SIGTERM ends it as Ctrl-C does, with everything cleaned up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
 
 

@@ -6,12 +6,14 @@ through `Progress`, which `ui` implements for a terminal and for plain lines.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from coupler.errors import CouplerError, ExitCode, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 ENVELOPE_VERSION = 1
 """Version of the JSON envelope. It grows when a field changes its meaning or goes away, not when one is added."""
@@ -98,6 +100,7 @@ class State(StrEnum):
     """What became of a step, or of one host in a step."""
 
     RUNNING = "running"
+    OK = "ok"
     DONE = "done"
     UNCHANGED = "unchanged"
     PLANNED = "planned"
@@ -161,12 +164,10 @@ class Progress(Protocol):
 
 
 def overall(hosts: Iterable[HostOutcome]) -> State:
-    """Return the state of a step from its hosts: the worst failure, else done, else planned, else unchanged."""
+    """Return the state of a step from its hosts: the worst failure, else whether anything was or would be done."""
     states = {host.state for host in hosts}
-    for state in (State.FAILED, State.UNREACHABLE, State.DONE, State.PLANNED):
-        if state in states:
-            return state
-    return State.UNCHANGED
+    order = (State.FAILED, State.UNREACHABLE, State.DONE, State.PLANNED, State.UNCHANGED)
+    return next((state for state in order if state in states), State.OK)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], indent: str = "") -> str:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _MARK = {
     State.RUNNING: "…",
+    State.OK: "✔",
     State.DONE: "✔",
     State.UNCHANGED: "=",
     State.PLANNED: "→",
@@ -38,6 +39,7 @@ _MARK = {
     State.SKIPPED: "-",
 }
 _COLOUR = {
+    State.OK: "32",
     State.DONE: "32",
     State.UNCHANGED: "2",
     State.PLANNED: "36",

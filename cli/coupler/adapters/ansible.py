@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _PLUGINS = Path(__file__).parent / "ansible_plugins"
 _MOST_FORKS = 50
+_GRACE = 5  # seconds between asking Ansible to end and making it
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,7 @@ def run_playbook(
                 on_event(event)
             process.wait()
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-                process.wait()
+            _end(process)
     silent = [host.name for host in hosts if host.name not in heard]
     if silent:
         raise CouplerError(
@@ -101,6 +101,16 @@ def run_playbook(
             why=_last_line(log),
             log=str(log),
         )
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End Ansible and the ssh processes that it started, if they still run."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
 
 
 def _events(process: subprocess.Popen[str], log: Callable[[str], object]) -> Iterator[Event]:

@@ -74,8 +74,7 @@ class Connections:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for client in self._clients.values():
-            client.close()
+        self.close()
 
     def run(self, target: Target, script: str, timeout: float = 60, sudo: bool = True) -> Completed:
         """Run a POSIX shell script on a node, as root unless `sudo` is False.
@@ -108,10 +107,28 @@ class Connections:
             client.close()
 
     def everywhere(self, targets: Iterable[Target], ask: Callable[[Target], None]) -> None:
-        """Call `ask` for every target, many at a time. `ask` deals with its own errors."""
+        """Call `ask` for every target, many at a time. `ask` deals with its own errors.
+
+        An interrupt closes every connection, so that no thread goes on waiting for its node.
+        """
         targets = list(targets)
-        with ThreadPoolExecutor(max_workers=min(_MOST_AT_ONCE, len(targets)) or 1) as pool:
-            list(pool.map(ask, targets))
+        pool = ThreadPoolExecutor(max_workers=min(_MOST_AT_ONCE, len(targets)) or 1)
+        try:
+            for future in [pool.submit(ask, target) for target in targets]:
+                future.result()
+        except BaseException:
+            self.close()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            clients = list(self._clients.values())
+            self._clients.clear()
+        for client in clients:
+            client.close()
 
     def _client(self, target: Target) -> paramiko.SSHClient:
         with self._lock:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from coupler.adapters.ssh import Connections
 from coupler.result import HostOutcome, Json, Progress, State, StepOutcome, count
+from coupler.workflows.report import waiting
 from coupler.workflows.run import Run, Step, access, execute, exit_code, limited
 from coupler.workflows.steps.bootstrap import Bootstrap
 from coupler.workflows.steps.certificates import Certificates
@@ -51,7 +52,7 @@ class InitResult:
             "changed": self.changed,
             "steps": [step.data() for step in self.steps],
             "failed": [host.data() for host in self.lost],
-            "waiting": self._waiting(),
+            "waiting": [group.data() for group in waiting(self.reports)],
         }
 
     @property
@@ -64,7 +65,7 @@ class InitResult:
     def text(self) -> str:
         """Return the summary for a person."""
         lines = [self._headline()]
-        lines += [f"  waiting: {' '.join(units)} on {_names(hosts)}" for units, hosts in self._waiting_by_hosts()]
+        lines += [f"  {group.text()}" for group in waiting(self.reports)]
         for host in self.lost:
             lines.append(f"  {host.state}: {host.host}: {host.text}")
             if host.next_step:
@@ -97,26 +98,6 @@ class InitResult:
             return "next: mend what is named above, then run `cluster init` again; the other nodes stay as they are"
         return "next: cluster status"
 
-    def _waiting(self) -> Json:
-        """Return by artifact which units wait for it, and why it is not there."""
-        found: Json = {}
-        for report in self.reports:
-            for unit in report.units:
-                if unit.waits_for:
-                    entry = found.setdefault(unit.waits_for, {"units": set(), "nodes": [], "reason": ""})
-                    entry["units"].add(unit.name)
-                    entry["reason"] = report.waiting[unit.waits_for]
-                    if report.node not in entry["nodes"]:
-                        entry["nodes"].append(report.node)
-        return {name: {**entry, "units": sorted(entry["units"])} for name, entry in sorted(found.items())}
-
-    def _waiting_by_hosts(self) -> list[tuple[list[str], list[str]]]:
-        by_hosts: dict[tuple[str, ...], list[str]] = {}
-        for artifact, entry in self._waiting().items():
-            units = ", ".join(unit.removesuffix(".service") for unit in entry["units"])
-            by_hosts.setdefault(tuple(entry["nodes"]), []).append(f"{units} (for {artifact})")
-        return [([", ".join(units)], list(hosts)) for hosts, units in by_hosts.items()]
-
 
 def init(loaded: LoadedCluster, progress: Progress, *, limit: Sequence[str] = (), dry_run: bool = False) -> InitResult:
     """Make the cluster that cluster.yaml describes, or bring it to what it describes now.
@@ -140,7 +121,3 @@ def init(loaded: LoadedCluster, progress: Progress, *, limit: Sequence[str] = ()
         len(nodes),
         dry_run,
     )
-
-
-def _names(hosts: Sequence[str]) -> str:
-    return ", ".join(hosts) if len(hosts) <= 4 else f"{', '.join(hosts[:3])} and {len(hosts) - 3} more"  # noqa: PLR2004

@@ -13,7 +13,7 @@ from coupler.workflows.run import checked, target
 from coupler.workflows.script import Answer, script
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
     from coupler.adapters.ssh import Connections
@@ -129,3 +129,41 @@ def _json(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Units that wait for the same reason on the same nodes."""
+
+    reason: str
+    nodes: tuple[str, ...]
+    units: tuple[str, ...]
+    artifacts: tuple[str, ...]
+
+    def text(self) -> str:
+        """Return the sentence for a person."""
+        nodes = ", ".join(self.nodes[:4]) + (f" and {len(self.nodes) - 4} more" if len(self.nodes) > 4 else "")  # noqa: PLR2004
+        return f"wait for their program on {nodes}: {', '.join(self.units)} ({self.reason})"
+
+    def data(self) -> dict[str, Any]:
+        """Return it as JSON-serialisable data."""
+        return {key: value if isinstance(value, str) else list(value) for key, value in vars(self).items()}
+
+
+def waiting(reports: Iterable[Report]) -> list[Waiting]:
+    """Return which units wait for an artifact, grouped so that a person reads each reason once."""
+    nodes_of: dict[tuple[str, str, str], list[str]] = {}
+    for report in reports:
+        for unit in report.units:
+            if unit.waits_for:
+                reason = report.waiting[unit.waits_for]
+                nodes_of.setdefault((reason, unit.waits_for, unit.name.removesuffix(".service")), []).append(
+                    report.node
+                )
+    groups: dict[tuple[str, tuple[str, ...]], list[tuple[str, str]]] = {}
+    for (reason, artifact, name), nodes in nodes_of.items():
+        groups.setdefault((reason, tuple(nodes)), []).append((name, artifact))
+    return [
+        Waiting(reason, nodes, tuple(unit for unit, _ in pairs), tuple(artifact for _, artifact in pairs))
+        for (reason, nodes), pairs in groups.items()
+    ]

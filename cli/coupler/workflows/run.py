@@ -32,6 +32,7 @@ class Run:
     lost: dict[str, HostOutcome] = field(default_factory=dict)
     document: str = ""
     commit: str = ""
+    planned: bool = False
 
     @property
     def cluster(self) -> Cluster:
@@ -42,6 +43,11 @@ class Run:
     def alive(self) -> tuple[Node, ...]:
         """The nodes on which no step has failed."""
         return tuple(node for node in self.nodes if node.name not in self.lost)
+
+    @property
+    def plans_changes(self) -> bool:
+        """Whether this is a dry run of something that would publish or install: what follows cannot be looked at."""
+        return self.dry_run and (self.planned or not self.commit)
 
     def record(self, outcome: HostOutcome) -> HostOutcome:
         """Tell the news of a host; one that failed takes no part in what follows."""
@@ -95,6 +101,7 @@ def execute(steps: Sequence[Step], run: Run) -> tuple[StepOutcome, ...]:
             run.progress.finish(StepOutcome(step.title, State.FAILED, text))
             raise
         run.progress.finish(outcome)
+        run.planned = run.planned or outcome.state is State.PLANNED
         outcomes.append(outcome)
         if not run.alive:
             break

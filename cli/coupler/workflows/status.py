@@ -101,15 +101,7 @@ class ClusterStatus:
             trouble = self._trouble(answer)
             if trouble:
                 lines.append(f"{answer.node}: {trouble}")
-        waiting: dict[tuple[str, str], list[str]] = {}
-        for answer in self.reports.values():
-            for unit in answer.units:
-                if unit.waits_for:
-                    waiting.setdefault((unit.waits_for, unit.name), []).append(answer.node)
-        lines += [
-            f"{unit} waits for the program {artifact} on {', '.join(nodes[:4])}" + (" …" if len(nodes) > 4 else "")  # noqa: PLR2004
-            for (artifact, unit), nodes in sorted(waiting.items())
-        ]
+        lines += [group.text() for group in report.waiting(self.reports.values())]
         return ["", *lines] if lines else []
 
     def _trouble(self, answer: Report) -> str | None:
@@ -172,6 +164,7 @@ def status(loaded: LoadedCluster, *, limit: Sequence[str] = ()) -> ClusterStatus
 
         connections.everywhere(by_target, ask)
     members = tuple(node.name for node in cluster.etcd_members)
+    reports = {node.name: reports[node.name] for node in nodes if node.name in reports}
     return ClusterStatus(cluster.name, published, problem, nodes, members, reports, lost, datetime.now(UTC))
 
 

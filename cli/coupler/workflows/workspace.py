@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from coupler.errors import CouplerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,14 +59,28 @@ class Workspace:
     def scratch(self) -> Iterator[Path]:
         """Give a private folder for one run, gone afterwards. What an interrupted run left is removed as well."""
         self.prepare()
-        for left in self.root.glob("run-*"):
-            if not _is_running(left.name.split("-")[1]):
+        with self._lock():
+            for left in self.root.glob("run-*"):
                 shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"run-{os.getpid()}-", dir=self.root))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder = Path(tempfile.mkdtemp(prefix="run-", dir=self.root))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Let one command work at a time; the kernel frees the lock of a process that is gone."""
+        with (self.root / "lock").open("a", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CouplerError(
+                    "another `cluster` command is at work on this cluster",
+                    why=f"it holds {file.name}",
+                    next_step="wait until it has ended",
+                ) from None
+            yield
 
 
 def write(path: Path, content: bytes, mode: int) -> None:
@@ -88,7 +105,3 @@ def read(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
-
-
-def _is_running(pid: str) -> bool:
-    return pid.isdigit() and Path("/proc", pid).exists()

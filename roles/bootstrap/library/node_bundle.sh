@@ -34,7 +34,7 @@ for file in $(find . -type f | sort); do
     fi
     changed=true files="$files $target"
     [ "${_ansible_check_mode:-False}" = False ] || continue
-    message=$(mkdir -p "${target%/*}" && cp "$file" "$target.new" 2>&1 && chmod "$mode" "$target.new" && mv "$target.new" "$target" 2>&1) ||
+    message=$(mkdir -p "${target%/*}" && cp "$file" "$target.$$" 2>&1 && chmod "$mode" "$target.$$" && mv "$target.$$" "$target" 2>&1) ||
         answer true "cannot write $target: $message"
 done
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from coupler import cloudinit
 from coupler.errors import ConfigurationError, Finding, Severity
+from coupler.model import Distribution
 from coupler.render import render_document
 from coupler.result import State, StepOutcome, count
 
@@ -35,9 +36,10 @@ def check_document(loaded: LoadedCluster) -> tuple[str, tuple[Finding, ...]]:
     return document, findings
 
 
-def lineage(cluster: Cluster) -> str:
-    """Return which coreos-cloudinit reads the document on the nodes: `flatcar`'s or `coreos`'."""
-    return "flatcar" if cluster.os.distribution.value == "flatcar" else "coreos"
+def lineage(cluster: Cluster) -> cloudinit.Lineage:
+    """Return which coreos-cloudinit reads the document on the nodes."""
+    classic = cluster.os.distribution is Distribution.CONTAINER_LINUX
+    return cloudinit.Lineage.COREOS if classic else cloudinit.Lineage.FLATCAR
 
 
 class Check:
@@ -50,4 +52,4 @@ class Check:
         run.document, findings = check_document(run.loaded)
         warnings = sum(finding.severity is Severity.WARNING for finding in findings)
         text = f"{run.loaded.path.name} is valid" + (f", {count(warnings, 'warning')}" if warnings else "")
-        return StepOutcome(self.title, State.DONE, text)
+        return StepOutcome(self.title, State.OK, text)

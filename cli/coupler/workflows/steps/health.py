@@ -29,9 +29,9 @@ class Health:
 
     def run(self, run: Run) -> StepOutcome:
         """Ask every node until it is healthy, for `DEADLINE` seconds at most."""
-        if run.dry_run:
+        if run.plans_changes:
             return StepOutcome(self.title, State.PLANNED, "would wait for a quorum of etcd")
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + (0 if run.dry_run else DEADLINE)
         lock = threading.Lock()
 
         def ask(node: Node) -> HostOutcome:
@@ -41,7 +41,7 @@ class Health:
                     self.reports[node.name] = answer
                 lack = lacks(answer, run.commit)
                 if not lack:
-                    return HostOutcome(node.name, State.UNCHANGED, _well(answer))
+                    return HostOutcome(node.name, State.OK, _well(answer))
                 if time.monotonic() > deadline:
                     raise HostFailedError(
                         lack,

@@ -45,7 +45,7 @@ class Preflight:
             problems = list(problems_of(run.cluster, node, answer, skew))
             if problems:
                 raise HostFailedError("; ".join(what for what, _ in problems), next_step=problems[0][1], host=node.name)
-            return HostOutcome(node.name, State.UNCHANGED, f"{answer.one('os_name')}, reachable as {node.ssh_user}")
+            return HostOutcome(node.name, State.OK, f"{answer.one('os_name')}, reachable as {node.ssh_user}")
 
         outcomes = run.on_every_node(ask)
         good = sum(not outcome.failed for outcome in outcomes)

@@ -14,17 +14,19 @@ if TYPE_CHECKING:
 
 _TIMEOUT = 900  # seconds; as long as coupler-pull.service may take
 
-# A pull that is under way may have looked before the commit was there: then a second one follows.
-_PULL = """
+_APPLIED = """
 applied() { sed -n 's/.*"applied": "\\([^"]*\\)".*/\\1/p' /run/coupler/status.json 2>/dev/null; }
-before=$(applied)
+echo "$(applied)"
+"""
+_ANSWER = "cat /run/coupler/status.json 2>/dev/null || true\n"
+_REPORT = _APPLIED + _ANSWER
+# A pull that is under way may have looked before the commit was there: then a second one follows.
+_PULL = f"""{_APPLIED}
 for attempt in 1 2; do
     systemctl start coupler-pull.service
     [ "$(applied)" != "$COMMIT" ] || break
 done
-echo "$before"
-cat /run/coupler/status.json
-"""
+{_ANSWER}"""
 
 
 class Pull:
@@ -34,14 +36,17 @@ class Pull:
 
     def run(self, run: Run) -> StepOutcome:
         """Start coupler-pull on every node and wait for its verdict."""
-        if run.dry_run:
+        if run.plans_changes:
             planned = tuple(HostOutcome(node.name, State.PLANNED, "would pull") for node in run.alive)
             return hosts_step(self.title, planned, "would ask every node to pull")
+        script = _REPORT if run.dry_run else _PULL
 
         def ask(node: Node) -> HostOutcome:
-            completed = run.connections.run(target(node), f"COMMIT={run.commit}\n{_PULL}", timeout=_TIMEOUT)
+            completed = run.connections.run(target(node), f"COMMIT={run.commit}\n{script}", timeout=_TIMEOUT)
             checked(node, completed.exit_status, completed.stderr)
             before, _, status = completed.stdout.partition("\n")
+            if run.dry_run and before != run.commit:
+                return HostOutcome(node.name, State.PLANNED, f"would apply {run.commit[:12]}")
             return _outcome(node, before, status, run.commit)
 
         return hosts_step(self.title, run.on_every_node(ask), f"commit {run.commit[:12]}")
