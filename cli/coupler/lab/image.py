@@ -87,6 +87,29 @@ def keep_image(cache: Path, image: Image) -> None:
             shutil.rmtree(layer)
 
 
+def mount_root(image: Image, point: Path) -> None:
+    """Mount the root of `image` at `point`, where nothing is mounted there yet.
+
+    Raises:
+        CouplerError: the kernel refuses.
+    """
+    if not point.is_mount():
+        argv = ["mount", "-t", "squashfs", "-o", "ro,loop", str(image.root), str(point)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CouplerError(
+                "the machines' root cannot be mounted",
+                why=done.stderr.strip(),
+                next_step="cluster doctor shows whether this host has squashfs; modprobe loop gives it loop devices",
+            )
+
+
+def unmount_root(point: Path) -> None:
+    """Undo `mount_root`, however often it was done."""
+    while point.is_mount():
+        subprocess.run(["umount", str(point)], check=True, capture_output=True)
+
+
 def _root_recipe() -> Iterator[bytes]:
     yield debian_release().encode()
     yield " ".join(_PACKAGES).encode()

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path, user_data_path, user_state_path
 
-from coupler.errors import CouplerError, UsageError
+from coupler.errors import UsageError
 from coupler.lab import kernel, mirror
 from coupler.lab.admission import network_of, refuse_clashes, refuse_network
 from coupler.lab.boot import await_all, boot, each
 from coupler.lab.files import write_whole
-from coupler.lab.image import Image, Tell, ensure_image, keep_image
+from coupler.lab.image import Image, Tell, ensure_image, keep_image, mount_root, unmount_root
 from coupler.lab.keys import ensure_key_pair
 from coupler.lab.machine import Guest, Machine, Power
 from coupler.lab.network import (
@@ -167,7 +167,7 @@ class Lab:
             servers = self._servers()
             for server in servers:
                 server.start()
-            booted = self._boot([machine for machine in machines if not self._guest(machine).supervisor()], image)
+            booted = self._boot(machines, image)
             wait_for(servers)
         return booted
 
@@ -237,8 +237,7 @@ class Lab:
                 for server in self._servers():
                     server.stop()
                 state.network.remove(self._owner)
-            while self._root.is_mount():
-                subprocess.run(["umount", str(self._root)], check=True, capture_output=True)
+            unmount_root(self._root)
             for leftover in ("machines", "run", "root", "log"):
                 if (self.folder / leftover).exists():
                     shutil.rmtree(self.folder / leftover)
@@ -330,26 +329,17 @@ class Lab:
         if self._own_mirror:
             mirror.index(self.mirror_folder)
 
-    def _mount(self, image: Image) -> None:
-        if not self._root.is_mount():
-            argv = ["mount", "-t", "squashfs", "-o", "ro,loop", str(image.root), str(self._root)]
-            done = subprocess.run(argv, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise CouplerError(
-                    "the machines' root cannot be mounted",
-                    why=done.stderr.strip(),
-                    next_step="cluster doctor shows whether this host has squashfs and loop devices",
-                )
-
     def _boot(self, machines: Sequence[Machine], image: Image) -> tuple[Machine, ...]:
-        """Boot `machines` together: disks, supervisors up to their gates, all cables at once, go."""
+        """Boot those of `machines` that are off and return them; wait for all whose cable is in."""
         guests = [self._guest(machine) for machine in self._state.machines]
-        starting = [guest for guest in guests if guest.machine in machines]
-        if starting:
-            self._mount(image)
-        for guest in starting:
+        asked = [guest for guest in guests if guest.machine in machines]
+        off = [guest for guest, running in zip(asked, each(asked, Guest.settled), strict=True) if not running]
+        if off:
+            mount_root(image, self._root)
+        for guest in off:
             guest.kill()
             guest.make_disk(self.public_key)
         write_whole(self.known_hosts, "".join(f"{guest.known_hosts_line()}\n" for guest in guests))
-        boot(starting, [image.applier, self._root], self.network)
-        return tuple(guest.machine for guest in starting)
+        boot(off, [image.applier, self._root], self.network)
+        await_all([guest for guest in asked if guest.power() is not Power.CUT], Guest.answers)
+        return tuple(guest.machine for guest in off)

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 import uuid
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,7 +18,7 @@ from coupler.lab import cgroups
 from coupler.lab.files import write_whole
 from coupler.lab.keys import ensure_key_pair
 from coupler.lab.network import interface_is_up
-from coupler.lab.processes import Gated, Process, start_gated
+from coupler.lab.processes import Gated, Process, start_gated, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,6 +127,14 @@ class Guest:
         nspawn = supervisor.child() if supervisor else None
         return nspawn.child() if nspawn else None
 
+    def settled(self) -> bool:
+        """Return whether the machine runs, once that is sure.
+
+        A supervisor without a machine is between two boots, or its command line was killed before it opened the gate.
+        """
+        wait_until(lambda: self.leader() is not None or self.supervisor() is None, time.monotonic() + 10)
+        return self.leader() is not None
+
     def power(self) -> Power:
         """Return how the machine is."""
         if self.supervisor() is None:
@@ -133,7 +142,10 @@ class Guest:
         return Power.RUNNING if interface_is_up(self.cable) else Power.CUT
 
     def answers(self) -> bool:
-        """Whether the machine's sshd says its name."""
+        """Whether the machine runs and its sshd says its name."""
+        # Asked before the machine has its address, the host would wait a whole second before it asks again.
+        if self.leader() is None:
+            return False
         try:
             with socket.create_connection((str(self.machine.address), 22), timeout=1) as connection:
                 return connection.recv(4) == b"SSH-"
