@@ -104,6 +104,6 @@ def _artifact(cluster: Cluster, name: str, program: dict[str, Any], version: str
             urls = (*mirrored, upstream) if same and not cluster.mirror.only else mirrored
             return Artifact(name, version, target, urls, checksums[place], None if bare and name != file else member)
     if cluster.mirror.only:
-        place = () if cluster.mirror.folder else (f"{cluster.mirror.url}/{places[-1]}",)
-        return Artifact(name, version, target, place, known, member)
+        only = () if cluster.mirror.folder else (f"{cluster.mirror.url}/{places[-1]}",)
+        return Artifact(name, version, target, only, known, member)
     return Artifact(name, version, target, (f"{cluster.mirror.url}/{places[-1]}", upstream), known, member)

@@ -14,7 +14,7 @@ from coupler.model.components import Etcd, Fleet, Kubernetes
 from coupler.model.fields import Host, Name, line_of
 from coupler.model.files import CertificatePath, Fragment
 from coupler.model.network import Networking
-from coupler.model.node import Node, NodeRow, Role
+from coupler.model.node import MAX_NODES, Node, NodeRow, Role
 from coupler.model.problem import did_you_mean, problem
 from coupler.model.section import Section
 from coupler.model.services import ArtifactOverride, Docker, LoadBalancer, Mirror, Proxy
@@ -42,6 +42,8 @@ def _some_nodes(rows: tuple[NodeRow, ...]) -> tuple[NodeRow, ...]:
     if not rows:
         hint = "add one: `- {name: node-1, address: 10.0.0.11, roles: [control, worker]}`"
         raise problem("no-nodes", "the cluster has no nodes", hint)
+    if sum(row.size for row in rows) > MAX_NODES:
+        raise problem("too-many-nodes", f"the cluster has more than {MAX_NODES:,} nodes", "check the ranges")
     return rows
 
 

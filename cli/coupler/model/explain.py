@@ -34,6 +34,8 @@ def explain(source: Source, detail: ErrorDetails) -> Finding:
     path = tuple(part for part in detail["loc"] if part != "[key]")
     of_key = len(path) != len(detail["loc"]) or detail["type"] == "extra_forbidden"
     code, message, hint = _say(path, detail)
+    if detail["type"] == "missing" and path in source.positions:
+        message, hint = f"the key `{path[-1]}` has no value", None
     return source.finding(code, Severity.ERROR, path, message, hint, of_key=of_key)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import itertools
+import os
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
@@ -71,7 +72,7 @@ def _version(value: object) -> Version:
     text = line_of(value)
     if not re.fullmatch(r"\d{1,6}(\.\d{1,6}){2}(-[0-9A-Za-z.]+)?", text):
         bare = text.removeprefix("v")
-        hint = f"write `{bare}`" if bare != text else "write all three numbers, such as `1.35.1`"
+        hint = f"write `{bare}`" if bare != text else "write all three numbers: `MAJOR.MINOR.PATCH`"
         raise problem("invalid-version", f"`{text}` is not a version of three numbers", hint)
     return Version(text)
 
@@ -170,7 +171,7 @@ def _url(value: object, schemes: tuple[str, ...]) -> str:
 
 
 def _web_url(value: object) -> str:
-    return _url(value, ("https", "http")).rstrip("/")
+    return _url(value, ("https", "http"))
 
 
 def _git_url(value: object) -> str:
@@ -183,7 +184,8 @@ def _path(value: object, info: ValidationInfo) -> Path:
 
 def resolve(text: str, info: ValidationInfo) -> Path:
     """Return the path `text` of cluster.yaml: `~` expanded, and relative to the folder of the file."""
-    return info.context.folder / Path(text).expanduser() if info.context else Path(text).expanduser()
+    folder: Path = cast("Any", info.context).folder
+    return Path(os.path.normpath(folder / Path(text).expanduser()))
 
 
 def _push(value: object, info: ValidationInfo) -> str:

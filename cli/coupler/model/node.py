@@ -16,7 +16,8 @@ from coupler.model.fields import Host, LabelKey, LabelValue, Mac, Port, address_
 from coupler.model.problem import problem
 from coupler.model.section import Section
 
-MAX_RANGE = 10_000
+MAX_NODES = 10_000
+"""More nodes are a slip in a range; Kubernetes itself is tested to 5,000."""
 _RANGE = re.compile(r"([^\[\]]*)\[([0-9]{1,6})-([0-9]{1,6})\]([^\[\]]*)")
 
 
@@ -52,8 +53,8 @@ def _name_range(value: object) -> str:
     first, last = int(span[2]), int(span[3])
     if last < first:
         raise problem("invalid-range", f"the range of `{text}` runs backwards", f"write `[{span[3]}-{span[2]}]`")
-    if last - first >= MAX_RANGE:
-        raise problem("invalid-range", f"`{text}` is a range of more than {MAX_RANGE:,} nodes")
+    if last - first >= MAX_NODES:
+        raise problem("invalid-range", f"`{text}` is a range of more than {MAX_NODES:,} nodes")
     name_of(f"{span[1]}{last:0{len(span[2])}}{span[4]}")
     return text
 
@@ -101,20 +102,23 @@ class NodeRow(Section):
 
     @model_validator(mode="after")
     def _range_fits(self) -> Self:
-        names, addresses = len(self._names()), len(self._addresses())
+        names, addresses = self.size, self._last_address() - self._first_address() + 1
         if names != addresses:
             message = f"`name` stands for {_nodes(names)}, `address` for {_nodes(addresses)}"
-            raise problem(
-                "range-mismatch",
-                message,
-                f"give {_nodes(names)} {'one address' if names == 1 else 'a range of addresses: `FIRST-LAST`'}",
-            )
+            address = "one address" if names == 1 else "a range of addresses: `FIRST-LAST`"
+            raise problem("range-mismatch", message, f"give {_nodes(names)} {address}")
         if names > 1 and (self.mac or self.ssh.address):
             own = "mac" if self.mac else "ssh.address"
             raise problem(
                 "range-mismatch", f"one `{own}` cannot belong to {names} nodes", "write these nodes one by one"
             )
         return self
+
+    @property
+    def size(self) -> int:
+        """How many machines this row stands for."""
+        span = _RANGE.fullmatch(self.name)
+        return int(span[3]) - int(span[2]) + 1 if span else 1
 
     def expand(self, row: int, ssh: Ssh) -> Iterator[Node]:
         """Yield the machines of this row."""
@@ -131,18 +135,21 @@ class NodeRow(Section):
                 row=row,
             )
 
-    def _names(self) -> list[str]:
+    def _names(self) -> Iterator[str]:
         span = _RANGE.fullmatch(self.name)
         if not span:
-            return [self.name]
+            return iter((self.name,))
         width = len(span[2])
-        return [f"{span[1]}{number:0{width}}{span[4]}" for number in range(int(span[2]), int(span[3]) + 1)]
+        return (f"{span[1]}{number:0{width}}{span[4]}" for number in range(int(span[2]), int(span[3]) + 1))
 
-    def _addresses(self) -> list[IPv4Address]:
-        first, _, last = self.address.partition("-")
-        start = IPv4Address(first)
-        size = int(IPv4Address(last or first)) - int(start) + 1
-        return [start + offset for offset in range(min(size, MAX_RANGE + 1))]
+    def _addresses(self) -> Iterator[IPv4Address]:
+        return (IPv4Address(number) for number in range(self._first_address(), self._last_address() + 1))
+
+    def _first_address(self) -> int:
+        return int(IPv4Address(self.address.partition("-")[0]))
+
+    def _last_address(self) -> int:
+        return int(IPv4Address(self.address.rpartition("-")[2]))
 
 
 def _nodes(count: int) -> str:

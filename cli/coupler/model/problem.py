@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from typing import LiteralString
 
 
+MAX_QUOTED = 80
+"""Characters of a value that a message repeats."""
+
+
 def problem(code: LiteralString, message: str, hint: str | None = None) -> PydanticCustomError:
     """Return the error that a validator raises; `code` is kebab-case and becomes the finding's code."""
     return PydanticCustomError(code, "{message}", {"message": message, "hint": hint})
@@ -39,7 +43,7 @@ def kind_of(value: object) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, str):
-        return f"`{value}`"
+        return f"`{value[:MAX_QUOTED]}…`" if len(value) > MAX_QUOTED else f"`{value}`"
     if isinstance(value, Mapping):
         return "a mapping"
     return "a list" if isinstance(value, Sequence) else type(value).__name__

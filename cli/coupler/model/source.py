@@ -9,11 +9,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 
 from coupler.errors import Finding, Location, Severity, excerpt_of
+from coupler.model.composer import (
+    MAX_DEPTH,
+    MappingNode,
+    ScalarNode,
+    SequenceNode,
+    SeveralDocumentsError,
+    TooDeepError,
+    YamlNode,
+    compose,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,28 +32,21 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 
 MAX_VALUES = 200_000
 """More values than this, aliases expanded, is an alias bomb and no cluster."""
-MAX_DEPTH = 50
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_CORE = "tag:yaml.org,2002:"
-_TAGS = {_CORE + tag for tag in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge", "map", "seq")}
+_TAGS = {None, "str", "int", "float", "bool", "null", "map", "seq"}
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
-_OPENING = re.compile(r"^[ \t]*(?:- |\? |[\[{] *)*[\[{]{200}", re.MULTILINE)
 
 
 class Scalar(str):
-    """The text of a scalar; `plain` says that it was written without quotes, `absent` that it is YAML's null."""
+    """The text of a scalar; `plain` says that it was written without quotes."""
 
-    __slots__ = ("absent", "plain")
+    __slots__ = ("plain",)
     plain: bool
-    absent: bool
 
     @classmethod
-    def of(cls, node: yaml.ScalarNode) -> Scalar:
-        """Return the scalar of a YAML node."""
-        scalar = cls(node.value)
-        scalar.plain = not node.style
-        scalar.absent = scalar.plain and node.tag == _CORE + "null"
+    def of(cls, node: ScalarNode) -> Scalar:
+        """Return the scalar of a node."""
+        scalar = cls(node.text)
+        scalar.plain = node.plain
         return scalar
 
 
@@ -103,7 +106,7 @@ def read_text(path: Path, name: str | None = None) -> str:
     except FileNotFoundError:
         raise SourceError(_whole_file(file, "file-missing", "there is no such file")) from None
     except OSError as error:
-        raise SourceError(_whole_file(file, "file-unreadable", f"cannot be read: {error.strerror}")) from error
+        raise SourceError(_whole_file(file, "file-unreadable", f"cannot be read: {error.strerror}")) from None
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -120,14 +123,10 @@ def parse(text: str, file: str) -> Source:
     if bad := _UNPRINTABLE.search(text):
         message = f"the character U+{ord(bad[0]):04X} is not allowed in YAML"
         raise SourceError(_at_offset(file, text, bad.start(), "control-character", message))
-    if deep := _OPENING.search(text):
-        raise SourceError(_at_offset(file, text, deep.start(), "too-deep", f"nested deeper than {MAX_DEPTH} levels"))
     try:
-        root = yaml.compose(text, Loader=_Loader)
+        root = compose(text)
     except yaml.MarkedYAMLError as error:
         raise SourceError(_syntax(file, text, error)) from None
-    except RecursionError:
-        raise SourceError(_whole_file(file, "too-deep", f"nested deeper than {MAX_DEPTH} levels")) from None
     builder = _Builder(file, text)
     data = builder.build(root, ()) if root is not None else None
     if builder.findings:
@@ -143,67 +142,63 @@ class _Builder:
     findings: list[Finding] = field(default_factory=list)
     count: int = 0
 
-    def build(self, node: yaml.Node, path: KeyPath) -> Any:
+    def build(self, node: YamlNode, path: KeyPath) -> Any:
+        """Return the data of a node, and note where it and everything in it stands."""
         self.count += 1
         if self.count > MAX_VALUES:
             self._refuse(node, "too-large", f"aliases expand to more than {MAX_VALUES:,} values")
         if len(path) > MAX_DEPTH:
-            self._refuse(node, "too-deep", f"nested deeper than {MAX_DEPTH} levels, or an alias that contains itself")
+            self._refuse(node, "too-deep", f"nested deeper than {MAX_DEPTH} levels, by an alias that contains itself")
         if node.tag not in _TAGS:
             self._note(node, "yaml-tag", f"the tag `{node.tag}` means nothing here", "remove the tag")
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self._item(child, (*path, index)) for index, child in enumerate(node.value)]
-        scalar = Scalar.of(cast("yaml.ScalarNode", node))
-        return None if scalar.absent else scalar
+        if isinstance(node, MappingNode):
+            result: dict[str, Any] = {}
+            self._fill(result, node, path)
+            return result
+        if isinstance(node, SequenceNode):
+            return [self._item(child, (*path, index)) for index, child in enumerate(node.items)]
+        return None if node.absent else Scalar.of(node)
 
-    def _item(self, node: yaml.Node, path: KeyPath) -> Any:
-        self.positions[path] = Position(_mark(node), _mark(node))
+    def _item(self, node: YamlNode, path: KeyPath) -> Any:
+        self.positions[path] = Position(node.place, node.place)
         return self.build(node, path)
 
-    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        merged: list[yaml.Node] = []
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                self._note(key_node, "invalid-key", "a key must be one word or text")
-            elif key_node.tag == _CORE + "merge":
-                merged += value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
-            elif key_node.value in result:
-                first, _ = self.positions[*path, key_node.value].key
-                message = f"the key `{key_node.value}` is already set in line {first}"
-                self._note(key_node, "duplicate-key", message, "keep one of the two")
-            else:
-                where = (*path, key_node.value)
-                scalar = isinstance(value_node, yaml.ScalarNode)
-                self.positions[where] = Position(_mark(key_node), _mark(value_node if scalar else key_node))
-                result[key_node.value] = self.build(value_node, where)
+    def _fill(self, result: dict[str, Any], node: MappingNode, path: KeyPath, merges: int = 0) -> None:
+        """Add the keys of `node`; those that a merge (`<<`) brings do not replace what is there."""
+        if merges > MAX_DEPTH:
+            self._refuse(node, "too-deep", f"merged deeper than {MAX_DEPTH} levels, by a mapping that merges itself")
+        own: set[str] = set()
+        merged: list[YamlNode] = []
+        for key, value in node.pairs:
+            if not isinstance(key, ScalarNode):
+                self._note(key, "invalid-key", "a key must be one word or text")
+            elif key.merges:
+                merged += value.items if isinstance(value, SequenceNode) else [value]
+            elif key.text in own:
+                message = f"the key `{key.text}` is already set in line {self.positions[*path, key.text].key[0]}"
+                self._note(key, "duplicate-key", message, "keep one of the two")
+            elif key.text not in result:
+                own.add(key.text)
+                at = value.place if isinstance(value, ScalarNode) else key.place
+                self.positions[*path, key.text] = Position(key.place, at)
+                result[key.text] = self.build(value, (*path, key.text))
         for source in merged:
-            self._merge(source, path, result)
-        return result
+            self.count += 1
+            if isinstance(source, MappingNode) and self.count <= MAX_VALUES:
+                self._fill(result, source, path, merges + 1)
+            elif isinstance(source, MappingNode):
+                self._refuse(source, "too-large", f"merges expand to more than {MAX_VALUES:,} values")
+            else:
+                self._note(source, "invalid-merge", "`<<` takes a mapping, or a list of mappings")
 
-    def _merge(self, source: yaml.Node, path: KeyPath, into: dict[str, Any]) -> None:
-        if not isinstance(source, yaml.MappingNode):
-            self._note(source, "invalid-merge", "`<<` takes a mapping, or a list of mappings")
-            return
-        known = {where: position for where, position in self.positions.items() if where[: len(path)] == path}
-        for key, value in self._mapping(source, path).items():
-            into.setdefault(key, value)
-        self.positions.update(known)
-
-    def _note(self, node: yaml.Node, code: str, message: str, hint: str | None = None) -> None:
-        line, column = _mark(node)
+    def _note(self, node: YamlNode, code: str, message: str, hint: str | None = None) -> None:
+        line, column = node.place
         location = Location(self.file, line, column)
         self.findings.append(Finding(code, Severity.ERROR, message, location, excerpt_of(self.text, line), hint))
 
-    def _refuse(self, node: yaml.Node, code: str, message: str) -> None:
+    def _refuse(self, node: YamlNode, code: str, message: str) -> None:
         self._note(node, code, message)
         raise SourceError(*self.findings)
-
-
-def _mark(node: yaml.Node) -> tuple[int, int]:
-    return node.start_mark.line + 1, node.start_mark.column + 1
 
 
 def _whole_file(file: str, code: str, message: str) -> Finding:
@@ -224,8 +219,10 @@ def _syntax(file: str, text: str, error: yaml.MarkedYAMLError) -> Finding:
     problem = error.problem or error.context or "cannot be read"
     message = f"YAML syntax: {problem}"
     code, hint = "yaml-syntax", _advice(problem)
-    if "expected a single document" in (error.context or ""):
+    if isinstance(error, SeveralDocumentsError):
         code, message, hint = "several-documents", "a second document begins here", "remove the line `---`"
+    elif isinstance(error, TooDeepError):
+        code, message, hint = "too-deep", f"nested deeper than {MAX_DEPTH} levels", None
     elif "\t" in source[: max(column, len(source) - len(source.lstrip()))]:
         code, message, hint = "tab", "a tab cannot indent YAML", "indent with two spaces"
         column = source.index("\t") + 1
@@ -239,6 +236,8 @@ def _advice(problem: str) -> str | None:
         return "quote a text that contains `: `, or check the indentation of the line above"
     if "did not find expected key" in problem or "block end" in problem or "block mapping" in problem:
         return "check the indentation: keys of one mapping begin in the same column"
+    if "unexpected end of stream" in problem:
+        return "close the quote or bracket"
     if "undefined alias" in problem:
         return "define the anchor with `&name` above its first use, or quote a text that begins with `*`"
     return None

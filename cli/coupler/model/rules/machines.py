@@ -72,8 +72,8 @@ def etcd_size(cluster: Cluster) -> Iterator[Issue]:
     count = len(cluster.etcd_members)
     if count and count % 2 == 0:
         message = (
-            f"etcd has {count} members, of which {count // 2 + 1} must be up: it survives {(count - 1) // 2} failing, "
-            f"no more than {count - 1} members would"
+            f"etcd has {count} members and needs {count // 2 + 1} of them: "
+            f"it survives the loss of {(count - 1) // 2}, as it would with {count - 1}"
         )
         yield warning(
             "even-etcd-members", ("nodes",), message, f"make it {count - 1} or {count + 1}: give nodes the role etcd"

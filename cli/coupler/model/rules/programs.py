@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from coupler.model.cluster import Cluster
-    from coupler.model.source import KeyPath
 
 ETCD_WITHOUT_V2 = (3, 6, 0)
 ETCD_V2_REPORTED_BROKEN = (3, 5, 26)
@@ -30,19 +29,20 @@ def v2_users(cluster: Cluster) -> Iterator[Issue]:
     """Who needs etcd's v2 API gets it."""
     if cluster.etcd.v2_api or _ships_own(cluster):
         return
-    hint = "set etcd.v2_api to true (etcd 3.5 or older)"
-    for path, who in _v2_users(cluster):
-        yield error("v2-api-needed", path, f"{who} needs etcd's v2 API, which is off", hint)
+    for who, otherwise in _v2_users(cluster):
+        hint = f"set it to true (etcd 3.5 or older), or {otherwise}"
+        yield error("v2-api-needed", ("etcd", "v2_api"), f"{who} needs etcd's v2 API", hint)
 
 
-def _v2_users(cluster: Cluster) -> Iterator[tuple[KeyPath, str]]:
+def _v2_users(cluster: Cluster) -> Iterator[tuple[str, str]]:
+    """Yield who needs the v2 API, and how to do without."""
     if cluster.os.reboot.strategy is Strategy.ETCD_LOCK:
-        yield ("os", "reboot", "strategy"), "the reboot strategy etcd-lock"
+        yield "the reboot strategy etcd-lock", "set os.reboot.strategy to reboot or off"
     if cluster.fleet.enabled:
-        yield ("fleet", "enabled"), "fleet"
+        yield "fleet", "set fleet.enabled to false"
     flannel = cluster.network.flannel
     if flannel.enabled and flannel.version.numbers < FLANNEL_WITH_V3:
-        yield ("network", "flannel", "version"), f"flannel {flannel.version}"
+        yield f"flannel {flannel.version}", "use flannel 0.19 or newer"
 
 
 def v2_servers(cluster: Cluster) -> Iterator[Issue]:
@@ -60,12 +60,11 @@ def v2_servers(cluster: Cluster) -> Iterator[Issue]:
 
 def election_timeout(cluster: Cluster) -> Iterator[Issue]:
     """etcd refuses an election timeout of less than five heartbeats."""
-    least = LEAST_HEARTBEATS * cluster.etcd.heartbeat_interval
-    if cluster.etcd.election_timeout < least:
-        message = (
-            f"{cluster.etcd.election_timeout} ms is less than {LEAST_HEARTBEATS} heartbeats, and etcd would not start"
-        )
-        yield error("election-timeout", ("etcd", "election_timeout"), message, f"write at least {least}")
+    timeout, least = cluster.etcd.election_timeout, LEAST_HEARTBEATS * cluster.etcd.heartbeat_interval
+    if timeout < least:
+        message = f"{timeout} ms without a leader is less than {LEAST_HEARTBEATS} heartbeats: etcd would not start"
+        key = "election_timeout" if "election_timeout" in cluster.etcd.model_fields_set else "heartbeat_interval"
+        yield error("election-timeout", ("etcd", key), message, f"set etcd.election_timeout to at least {least}")
 
 
 def shipped_programs(cluster: Cluster) -> Iterator[Issue]:

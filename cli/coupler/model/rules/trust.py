@@ -79,12 +79,11 @@ def encrypted_etcd(cluster: Cluster) -> Iterator[Issue]:
 def known_checksums(cluster: Cluster) -> Iterator[Issue]:
     """A program is run only if it is the one that was meant."""
     unknown = [artifact for artifact in cluster.artifacts_needed if artifact.sha256 is None]
-    for key, group in groupby(unknown, lambda artifact: version_key(artifact.name)):
-        artifacts = list(group)
-        programs = " and ".join(f"{artifact.name} {artifact.version}" for artifact in artifacts)
-        keys = ", ".join(f"artifacts.{artifact.name}.sha256" for artifact in artifacts)
-        message = f"no checksum is known for {programs}: nodes would fetch that unchecked"
-        yield warning("missing-checksum", key, message, f"set {keys}; or list the files in your mirror's SHA256SUMS")
+    for (key, version), group in groupby(unknown, lambda artifact: (version_key(artifact.name), artifact.version)):
+        names = [artifact.name for artifact in group]
+        message = f"no checksum is known for version {version} of {', '.join(names)}: it would be fetched unchecked"
+        which = f"artifacts.{names[0]}.sha256" if len(names) == 1 else "artifacts.NAME.sha256 for each"
+        yield warning("missing-checksum", key, message, f"set {which}, or list the files in your mirror's SHA256SUMS")
 
 
 def mirror_lists_checksums(cluster: Cluster) -> Iterator[Issue]:
