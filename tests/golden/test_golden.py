@@ -1,0 +1,36 @@
+"""The documents of representative clusters, byte for byte.
+
+A change of a golden file is read by a person: `make golden` writes them anew, and `git diff` shows what every node of
+such a cluster would get.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from coupler.model import load_cluster
+from coupler.render import render_boot_stub, render_document
+from coupler.workflows.steps.check import check_document
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "cluster" / "valid"
+GOLDEN = Path(__file__).parent / "documents"
+REPRESENTATIVE = ["one-node", "three-nodes", "three-plus-five", "container-linux", "every-option"]
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+@pytest.mark.parametrize(("kind", "render"), [("cloud-config", render_document), ("boot-stub", render_boot_stub)])
+def test_document_is_the_golden_one(name, kind, render):
+    text = render(load_cluster(FIXTURES / f"{name}.yaml").cluster)
+    golden = GOLDEN / f"{name}.{kind}.yaml"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("fixture", sorted(FIXTURES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_document_of_every_valid_cluster_is_sound(fixture):
+    loaded = load_cluster(fixture)
+    _, findings = check_document(loaded)
+    assert set(findings) == set(loaded.warnings), "the document itself gives no reason for a finding"
