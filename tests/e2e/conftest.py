@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pytest
 
 from coupler.lab import Lab, requirements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _numbers = count(1)
-
-
-class MakeLab(Protocol):
-    def __call__(self) -> Lab: ...
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +25,7 @@ def lab_host() -> None:
 
 
 @pytest.fixture(scope="session")
-def make_lab(lab_host: None) -> Iterator[MakeLab]:
+def make_lab(lab_host: None) -> Iterator[Callable[[], Lab]]:
     """Make labs with names and subnets of their own; at the end nothing of them is left."""
     labs: list[Lab] = []
 

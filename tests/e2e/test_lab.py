@@ -19,15 +19,14 @@ from coupler.lab import Lab, Power
 from coupler.model import load_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from .conftest import MakeLab
 
 pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")
-def lab(make_lab: MakeLab) -> Lab:
+def lab(make_lab: Callable[[], Lab]) -> Lab:
     lab = make_lab()
     lab.up(lab.plan(2))
     return lab
@@ -248,7 +247,7 @@ def test_a_cable_stays_cut_over_a_reboot(lab: Lab) -> None:
 # Several labs, and the end
 
 
-def test_two_labs_do_not_see_each_other(lab: Lab, make_lab: MakeLab) -> None:
+def test_two_labs_do_not_see_each_other(lab: Lab, make_lab: Callable[[], Lab]) -> None:
     other = make_lab()
     other.up(other.plan(1))
     assert other.subnet != lab.subnet
@@ -262,7 +261,7 @@ def test_two_labs_do_not_see_each_other(lab: Lab, make_lab: MakeLab) -> None:
 
 
 @pytest.fixture
-def short_lab(make_lab: MakeLab) -> Iterator[Lab]:
+def short_lab(make_lab: Callable[[], Lab]) -> Iterator[Lab]:
     lab = make_lab()
     yield lab
     lab.down(forget=True)
