@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from coupler.model import Distribution
+from coupler.model.rules.programs import FLANNEL_WITH_V3
 from coupler.render import kubernetes
 from coupler.render.systemd import command_words
 
@@ -15,9 +17,6 @@ if TYPE_CHECKING:
 
 PKI = "/etc/coupler/pki"
 """Where a node keeps its certificates and keys."""
-
-_FLANNEL_ETCD3 = (0, 15, 0)
-"""The first flannel that keeps its network in etcd's v3 API (flannel's release notes)."""
 
 
 def context(cluster: Cluster) -> dict[str, Any]:
@@ -32,8 +31,8 @@ def context(cluster: Cluster) -> dict[str, Any]:
         "locksmith": _locksmith(cluster, scheme),
         "locksmithctl_flags": _locksmithctl_flags(cluster, scheme),
         "etcd": _etcd(cluster, scheme),
-        "etcdctl_environment": _etcdctl_environment(cluster, scheme),
-        "flannel": _flannel(cluster),
+        "etcdctl_environment": _etcdctl_environment(cluster, scheme, _etcdctl_api(cluster)),
+        "flannel": _flannel(cluster, scheme),
         "proxy_environment": _proxy_environment(cluster),
         "ca_certificates": {f"coupler-{c.path.stem}": c.pem for c in cluster.ca_certificates},
         "kubernetes": kubernetes.context(cluster) if cluster.kubernetes.enabled else None,
@@ -88,13 +87,19 @@ def _etcd(cluster: Cluster, scheme: str) -> dict[str, Any]:
     }
 
 
-def _etcdctl_environment(cluster: Cluster, scheme: str) -> dict[str, str]:
-    environment = {"ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": f"{scheme}://127.0.0.1:2379"}
+def _etcdctl_api(cluster: Cluster) -> int:
+    return 2 if cluster.os.distribution is Distribution.CONTAINER_LINUX else 3
+
+
+def _etcdctl_environment(cluster: Cluster, scheme: str, api: int) -> dict[str, str]:
+    """Return etcdctl's variables; the API version decides about the names of those for TLS."""
+    environment = {"ETCDCTL_API": str(api), "ETCDCTL_ENDPOINTS": f"{scheme}://127.0.0.1:2379"}
     if cluster.etcd.tls:
+        ca, certificate, key = ("CACERT", "CERT", "KEY") if api == 3 else ("CA_FILE", "CERT_FILE", "KEY_FILE")  # noqa: PLR2004
         environment |= {
-            "ETCDCTL_CACERT": f"{PKI}/etcd/ca.crt",
-            "ETCDCTL_CERT": f"{PKI}/etcd/client.crt",
-            "ETCDCTL_KEY": f"{PKI}/etcd/client.key",
+            f"ETCDCTL_{ca}": f"{PKI}/etcd/ca.crt",
+            f"ETCDCTL_{certificate}": f"{PKI}/etcd/client.crt",
+            f"ETCDCTL_{key}": f"{PKI}/etcd/client.key",
         }
     return environment
 
@@ -130,15 +135,18 @@ def _locksmithctl_flags(cluster: Cluster, scheme: str) -> str:
     return " ".join(command_words(flags))
 
 
-def _flannel(cluster: Cluster) -> dict[str, Any]:
+def _flannel(cluster: Cluster, scheme: str) -> dict[str, Any]:
     flannel = cluster.network.flannel
     backend: dict[str, Any] = {"Type": flannel.backend}
     if flannel.mtu and flannel.backend == "vxlan":
         backend["MTU"] = flannel.mtu
     config = {"Network": str(cluster.network.pods), "SubnetLen": 24, "Backend": backend}
+    reads_v3 = _etcdctl_api(cluster) == 3 and flannel.version.numbers >= FLANNEL_WITH_V3  # noqa: PLR2004
+    api = 3 if reads_v3 else 2
     return {
         "network_config": json.dumps(config, sort_keys=True) + "\n",
-        "etcd_api": 3 if flannel.version.numbers >= _FLANNEL_ETCD3 else 2,
+        "etcd_api": api,
+        "etcdctl_environment": _etcdctl_environment(cluster, scheme, api),
     }
 
 

@@ -63,19 +63,17 @@ def _assemble(cluster: Cluster, header: str, names: tuple[str, ...], *, with_ext
 
 def _fragment_names(cluster: Cluster) -> tuple[str, ...]:
     """Return the fragments in the order of the document, which is the order in which their units are started."""
-    classic = cluster.os.distribution == "container-linux"
-    dialect = "container-linux" if classic else "flatcar"
-    # etcd2 of the image has no v3 API, which Kubernetes needs.
-    etcd = "flatcar" if cluster.kubernetes.enabled else dialect
+    dialect = cluster.os.distribution.value
+    kubernetes = ("flatcar/kubernetes",) if cluster.kubernetes.enabled else ()
     return (
         "common/identity",
         "common/pull",
         "common/host",
         "common/artifacts",
         "common/update",
-        f"{etcd}/etcd",
+        f"{dialect}/etcd",
         f"{dialect}/flannel",
         f"{dialect}/fleet",
-        "common/kubernetes",
+        *kubernetes,
         "common/target",
     )

@@ -49,7 +49,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"yaml": _yaml_quoted, "sh": shlex.quote}
+    environment.filters |= {"yaml": _yaml_quoted, "sh": shlex.quote, "flags": " \\\n          ".join}
     environment.globals |= {
         "script": lambda name: (folder / "scripts" / name).read_text(encoding="utf-8"),
         "json": lambda value: json.dumps(value, indent=2, sort_keys=True) + "\n",

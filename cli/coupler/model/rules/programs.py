@@ -18,8 +18,6 @@ ETCD_V2_REPORTED_BROKEN = (3, 5, 26)
 """etcd issue 21249: `/v2/keys` is answered by the gRPC handler."""
 FLANNEL_WITH_V3 = (0, 19, 0)
 """flannel pull request 1562 moved its client to etcd's v3 API."""
-KUBERNETES_WITHOUT_ETCD2 = (1, 13, 0)
-"""Kubernetes issue 57354: the etcd2 storage backend was dropped."""
 NFTABLES_SINCE = (1, 31, 0)
 IPVS_DEPRECATED_SINCE = (1, 35, 0)
 LEAST_HEARTBEATS = 5
@@ -68,7 +66,7 @@ def election_timeout(cluster: Cluster) -> Iterator[Issue]:
 
 
 def shipped_programs(cluster: Cluster) -> Iterator[Issue]:
-    """Container Linux images ship etcd2, fleet and flannel in versions of their own."""
+    """Container Linux images ship etcd2, fleet and flannel in versions of their own (etcd3: Kubernetes issue 57354)."""
     if not _ships_own(cluster):
         return
     sections = {
@@ -82,11 +80,10 @@ def shipped_programs(cluster: Cluster) -> Iterator[Issue]:
             yield warning(
                 "version-not-used", (*path, "version"), message, "remove the key, or set os.distribution to flatcar"
             )
-    kubernetes = cluster.kubernetes
-    if kubernetes.enabled and kubernetes.version.numbers >= KUBERNETES_WITHOUT_ETCD2:
-        message = f"the image ships etcd 2, and kube-apiserver {kubernetes.version} stores its data in etcd 3 only"
+    if cluster.kubernetes.enabled:
+        message = "the image ships etcd 2, and kube-apiserver 1.13 and newer store their data in etcd 3 only"
         hint = "set os.distribution to flatcar, or kubernetes.enabled to false"
-        yield warning("kubernetes-needs-etcd3", ("os", "distribution"), message, hint)
+        yield error("kubernetes-needs-etcd3", ("os", "distribution"), message, hint)
 
 
 def proxy_mode(cluster: Cluster) -> Iterator[Issue]:
