@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from coupler.model.fields import Count, Flag, LabelKey, LabelValue, Option, Text, Value, Version, VersionText
+from coupler.model.fields import Flag, LabelKey, LabelValue, Option, Text, Value, Version, VersionText, count_of
 from coupler.model.section import Section
 
 Args = Mapping[Option, Value]
@@ -25,11 +25,11 @@ class Etcd(Section):
         default=True, description="Serve the v2 API, which locksmith's etcd-lock, fleet and old flannel need."
     )
     tls: Flag = Field(default=True, description="Encrypt and authenticate clients and peers with certificates.")
-    heartbeat_interval: Annotated[Count, Field(ge=10, le=10_000)] = Field(
+    heartbeat_interval: Annotated[int, Field(ge=10, le=10_000), BeforeValidator(count_of)] = Field(
         default=100,
         description="Milliseconds between two heartbeats of the leader: about one round trip between members.",
     )
-    election_timeout: Annotated[Count, Field(ge=50, le=50_000)] = Field(
+    election_timeout: Annotated[int, Field(ge=50, le=50_000), BeforeValidator(count_of)] = Field(
         default=1000, description="Milliseconds without a heartbeat before an election; at least 5 heartbeats."
     )
     extra_args: Args = Field(default_factory=dict, description=_ARGS)

@@ -85,7 +85,8 @@ def _duration(value: object) -> Duration:
     return Duration(text)
 
 
-def _count(value: object) -> int:
+def count_of(value: object) -> int:
+    """Return a whole number that was written in decimal digits."""
     text = line_of(value)
     if not re.fullmatch(r"0|[1-9][0-9]{0,9}", text):
         raise problem("wrong-type", f"expected a whole number, found `{text}`", "write decimal digits only")
@@ -296,8 +297,7 @@ _SCALAR = {"type": ["string", "number", "boolean"]}
 Text: TypeAlias = Annotated[str, BeforeValidator(line_of)]
 Value: TypeAlias = Annotated[str, BeforeValidator(value_of), WithJsonSchema(_SCALAR)]
 Flag: TypeAlias = Annotated[bool, BeforeValidator(_flag)]
-Count: TypeAlias = Annotated[int, BeforeValidator(_count)]
-Port: TypeAlias = Annotated[Count, Field(ge=1, le=65535)]
+Port: TypeAlias = Annotated[int, Field(ge=1, le=65535), BeforeValidator(count_of)]
 Name: TypeAlias = Annotated[str, BeforeValidator(name_of), WithJsonSchema({"type": "string", "maxLength": 63})]
 Host: TypeAlias = Annotated[str, BeforeValidator(_host)]
 Address: TypeAlias = Annotated[IPv4Address, BeforeValidator(address_of)]

@@ -6,9 +6,9 @@ from enum import StrEnum
 from ipaddress import IPv4Network
 from typing import Annotated, TypeAlias
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from coupler.model.fields import Count, Flag, Host, Network, Version, VersionText
+from coupler.model.fields import Flag, Host, Network, Version, VersionText, count_of
 from coupler.model.problem import problem
 from coupler.model.section import Section
 
@@ -40,7 +40,7 @@ class Flannel(Section):
         default=Backend.VXLAN,
         description="vxlan; host-gw where all nodes share one layer 2 network; udp as last resort.",
     )
-    mtu: Annotated[Count, Field(ge=576, le=9216)] | None = Field(
+    mtu: Annotated[int, Field(ge=576, le=9216), BeforeValidator(count_of)] | None = Field(
         default=None, description="The MTU of the pods' interfaces in bytes; without it, flannel finds it out."
     )
 

@@ -109,9 +109,7 @@ class NodeRow(Section):
             raise problem("range-mismatch", message, f"give {_nodes(names)} {address}")
         if names > 1 and (self.mac or self.ssh.address):
             own = "mac" if self.mac else "ssh.address"
-            raise problem(
-                "range-mismatch", f"one `{own}` cannot belong to {names} nodes", "write these nodes one by one"
-            )
+            raise problem("range-mismatch", f"one `{own}` cannot belong to {names} nodes", "write them one by one")
         return self
 
     @property

@@ -179,7 +179,7 @@ class _Builder:
                 self._note(key, "duplicate-key", message, "keep one of the two")
             elif key.text not in result:
                 own.add(key.text)
-                at = value.place if isinstance(value, ScalarNode) else key.place
+                at = value.place if isinstance(value, ScalarNode) and not value.absent else key.place
                 self.positions[*path, key.text] = Position(key.place, at)
                 result[key.text] = self.build(value, (*path, key.text))
         for source in merged:
@@ -212,9 +212,11 @@ def _at_offset(file: str, text: str, offset: int, code: str, message: str) -> Fi
 
 
 def _syntax(file: str, text: str, error: yaml.MarkedYAMLError) -> Finding:
-    mark = error.problem_mark or error.context_mark
-    line, column = (mark.line + 1, mark.column + 1) if mark else (0, 1)
     lines = text.splitlines()
+    mark = error.problem_mark or error.context_mark
+    if mark and mark.line >= len(lines):  # the end of the file says less than what is still open there
+        mark = error.context_mark
+    line, column = (mark.line + 1, mark.column + 1) if mark else (0, 1)
     source = lines[line - 1] if 0 < line <= len(lines) else ""
     problem = error.problem or error.context or "cannot be read"
     message = f"YAML syntax: {problem}"

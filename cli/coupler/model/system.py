@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from coupler.model.fields import Count, Duration, DurationText, Name, VersionText, WebUrl, line_of
+from coupler.model.fields import Duration, DurationText, Name, VersionText, WebUrl, count_of, line_of
 from coupler.model.problem import problem
 from coupler.model.section import Section
 
@@ -79,7 +79,7 @@ class Reboot(Section):
     )
     window: Window | None = Field(default=None, description="When nodes may reboot; without it, at any time.")
     group: Name | None = Field(default=None, description="Nodes of a group share one lock; without it, all nodes do.")
-    max_nodes: Annotated[Count, Field(ge=1, le=1000)] = Field(
+    max_nodes: Annotated[int, Field(ge=1, le=1000), BeforeValidator(count_of)] = Field(
         default=1, description="How many nodes may hold the reboot lock at a time."
     )
 

@@ -78,7 +78,7 @@ def encrypted_etcd(cluster: Cluster) -> Iterator[Issue]:
 
 def known_checksums(cluster: Cluster) -> Iterator[Issue]:
     """A program is run only if it is the one that was meant."""
-    unknown = [artifact for artifact in cluster.artifacts_needed if artifact.sha256 is None]
+    unknown = [artifact for artifact in cluster.artifacts_needed if artifact.urls and artifact.sha256 is None]
     for (key, version), group in groupby(unknown, lambda artifact: (version_key(artifact.name), artifact.version)):
         names = [artifact.name for artifact in group]
         message = f"no checksum is known for version {version} of {', '.join(names)}: it would be fetched unchecked"
