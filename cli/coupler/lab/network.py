@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -77,6 +78,7 @@ class Network:
                 f'link set {self.bridge} alias "{owner}"',
                 f"address add {self.host}/{self.subnet.prefixlen} dev {self.bridge}",
             )
+            self._filter("--insert")
         elif self.owner() != owner:
             raise UsageError(
                 f"the subnet {self.subnet} is in use",
@@ -102,9 +104,20 @@ class Network:
         if self.owner() != owner:
             return
         names = [path.name for path in Path("/sys/class/net").glob(f"{self.bridge}*")]
+        self._filter("--delete")
         own = [name for name in names if name == self.bridge or name.startswith(f"{self.bridge}-")]
         # -force goes on: a cable may vanish by itself between the look and the deed.
         ip_batch(*(f"link delete {name}" for name in sorted(own, reverse=True)), force=True)
+
+    def _filter(self, action: str) -> None:
+        """Let the host's packet filter pass what machines send each other, where it looks at frames on a bridge.
+
+        Docker turns that look on for all bridges (net.bridge.bridge-nf-call-iptables) and drops what it does not know.
+        """
+        look = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+        if look.exists() and look.read_text().strip() == "1" and shutil.which("iptables"):
+            rule = ["FORWARD", "--in-interface", self.bridge, "--out-interface", self.bridge, "--jump", "ACCEPT"]
+            subprocess.run(["iptables", "--wait", action, *rule], capture_output=True, check=False)
 
 
 def interface_exists(name: str) -> bool:

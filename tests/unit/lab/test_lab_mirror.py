@@ -63,7 +63,7 @@ def test_seed_keeps_what_is_there(tmp_path: Path) -> None:
 def connection(tmp_path: Path) -> Iterator[HTTPConnection]:
     put(tmp_path, "file", "0123456789")
     server = MirrorServer(("127.0.0.1", 0), partial(RangeHandler, directory=str(tmp_path)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield HTTPConnection("127.0.0.1", server.server_port, timeout=5)
     server.shutdown()
     server.server_close()
