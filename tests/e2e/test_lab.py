@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -363,3 +364,17 @@ def test_command_line_from_an_empty_folder(lab_host: None, tmp_path: Path) -> No
         down = cluster("down", "--forget")
     assert down.returncode == 0, down.stderr
     assert not Lab(folder.name).folder.exists()
+
+
+def test_the_first_round_of_the_docs_works(lab_host: None, tmp_path: Path) -> None:
+    folder = tmp_path / f"test-{os.getpid()}-docs"
+    folder.mkdir()
+    text = (Path(__file__).parents[2] / "docs" / "lab.md").read_text()
+    commands = text.partition("```sh\n")[2].partition("```")[0].splitlines()
+    assert commands[0].startswith("cluster lab up")
+    try:
+        for command in commands:
+            done = run([sys.executable, "-m", "coupler", *shlex.split(command)[1:]], folder)
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+    finally:
+        Lab(folder.name).down(forget=True)
