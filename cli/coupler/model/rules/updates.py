@@ -46,7 +46,7 @@ def pinned_release(cluster: Cluster) -> Iterator[Issue]:
     system = cluster.os
     if system.version and system.update_server:
         message = f"os.version pins the release to {system.version} and turns updates off, so no update server is asked"
-        yield error("pinned-with-server", ("os", "update_server"), message, "remove one of the two keys")
+        yield warning("pinned-with-server", ("os", "update_server"), message, "remove one of the two keys")
     if system.version and system.distribution is Distribution.FLATCAR:
         channel = CHANNEL_NUMBERS.get(system.version.numbers[1])
         if channel and channel is not system.channel:

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from coupler.model import Artifact, load_cluster
+
+CLUSTERS = Path(__file__).parents[2] / "fixtures" / "cluster"
+CONTROL_PLANE = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"]
+KUBERNETES = [*CONTROL_PLANE, "kube-proxy", "kubelet", "kubectl", "cni-plugins"]
+
+
+def artifacts(tmp_path: Path, more: str) -> dict[str, Artifact]:
+    text = (CLUSTERS / "valid" / "one-node.yaml").read_text()
+    (tmp_path / "cluster.yaml").write_text(text + more)
+    return {artifact.name: artifact for artifact in load_cluster(tmp_path / "cluster.yaml").cluster.artifacts_needed}
+
+
+def mirror(tmp_path: Path, *lines: str) -> None:
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "SHA256SUMS").write_text("".join(line + "\n" for line in lines))
+
+
+@pytest.mark.parametrize(
+    ("switches", "needed"),
+    [
+        ("", ["etcd", "etcdctl", "flanneld", "fleetd", "fleetctl", *KUBERNETES]),
+        ("kubernetes: {enabled: false}", ["etcd", "etcdctl", "flanneld", "fleetd", "fleetctl"]),
+        ("fleet: {enabled: false}\nnetwork: {flannel: {enabled: false}}", ["etcd", "etcdctl", *KUBERNETES]),
+        ("os: {distribution: container-linux}\nkubernetes: {enabled: false}", []),
+    ],
+    ids=["all", "no-kubernetes", "no-fleet-no-flannel", "shipped"],
+)
+def test_switches_and_image_decide_what_is_needed(tmp_path: Path, switches: str, needed: list[str]) -> None:
+    assert list(artifacts(tmp_path, switches)) == needed
+
+
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+def test_default_versions_have_checksums_but_for_fleet(tmp_path: Path, arch: str) -> None:
+    for artifact in artifacts(tmp_path, f"os: {{arch: {arch}}}").values():
+        known = re.fullmatch("[0-9a-f]{64}", artifact.sha256 or "")
+        assert bool(known) == (artifact.name not in {"fleetd", "fleetctl"})
+        assert len(artifact.urls) == 1
+        assert arch in artifact.urls[0]
+        assert artifact.version in artifact.urls[0]
+
+
+def test_programs_of_one_archive_share_it() -> None:
+    found = {a.name: a for a in load_cluster(CLUSTERS / "valid" / "one-node.yaml").cluster.artifacts_needed}
+    assert found["etcd"].urls == found["etcdctl"].urls
+    assert found["etcd"].sha256 == found["etcdctl"].sha256
+    assert found["etcdctl"].member == "etcd-v3.5.25-linux-amd64/etcdctl"
+    assert (found["cni-plugins"].member, found["cni-plugins"].target) == (".", "/opt/cni/bin")
+    assert found["kubelet"].member is None
+
+
+def test_a_version_that_is_not_in_the_catalogue_has_no_checksum(tmp_path: Path) -> None:
+    assert artifacts(tmp_path, "etcd: {version: 3.4.23}")["etcd"].sha256 is None
+
+
+def test_an_override_is_taken_as_it_stands(tmp_path: Path) -> None:
+    found = artifacts(tmp_path, f"artifacts: {{kubelet: {{sha256: {'a' * 64}}}, etcd: {{url: 'https://h/etcd'}}}}\n")
+    assert found["kubelet"].sha256 == "a" * 64
+    assert found["kubelet"].urls[0].startswith("https://dl.k8s.io/")
+    assert found["etcd"] == Artifact("etcd", "3.5.25", "/opt/bin/etcd", ("https://h/etcd",), None, None)
+
+
+def test_a_mirror_comes_before_upstream(tmp_path: Path) -> None:
+    kubelet = artifacts(tmp_path, "mirror: {url: 'http://m/'}")["kubelet"]
+    assert kubelet.urls[0] == "http://m/kubernetes/1.35.1/amd64/kubelet"
+    assert kubelet.urls[1].startswith("https://dl.k8s.io/")
+
+
+def test_a_bare_program_in_the_mirror_is_no_archive(tmp_path: Path) -> None:
+    mirror(tmp_path, f"{'1' * 64}  etcd/3.5.25/amd64/etcd")
+    etcd = artifacts(tmp_path, "mirror: {url: 'http://m', folder: mirror}")["etcd"]
+    assert etcd == Artifact("etcd", "3.5.25", "/opt/bin/etcd", ("http://m/etcd/3.5.25/amd64/etcd",), "1" * 64, None)
+
+
+def test_the_archive_in_the_mirror_wins_over_the_catalogue(tmp_path: Path) -> None:
+    archive = "etcd/3.5.25/amd64/etcd-v3.5.25-linux-amd64.tar.gz"
+    mirror(tmp_path, f"{'2' * 64}  ./{archive}")
+    found = artifacts(tmp_path, "mirror: {url: 'http://m', folder: mirror}")
+    for name in ("etcd", "etcdctl"):
+        assert found[name].urls == (f"http://m/{archive}",)
+        assert found[name].sha256 == "2" * 64
+        assert found[name].member == f"etcd-v3.5.25-linux-amd64/{name}"
+
+
+def test_upstream_stays_second_where_it_holds_the_same_bytes(tmp_path: Path) -> None:
+    known = artifacts(tmp_path, "")["kubelet"].sha256
+    mirror(tmp_path, f"{known}  kubelet/1.35.1/amd64/kubelet")
+    kubelet = artifacts(tmp_path, "mirror: {url: 'http://m', folder: mirror}")["kubelet"]
+    assert kubelet.urls[0] == "http://m/kubelet/1.35.1/amd64/kubelet"
+    assert len(kubelet.urls) == 2
+
+
+def test_with_a_mirror_alone_what_it_lacks_has_no_url(tmp_path: Path) -> None:
+    known = artifacts(tmp_path, "")["kubelet"].sha256
+    mirror(tmp_path, f"{known}  kubelet/1.35.1/amd64/kubelet")
+    found = artifacts(tmp_path, "mirror: {url: 'http://m', folder: mirror, only: true}")
+    assert found["kubelet"].urls == ("http://m/kubelet/1.35.1/amd64/kubelet",)
+    assert found["etcd"].urls == ()
