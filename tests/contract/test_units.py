@@ -1,0 +1,56 @@
+"""Every unit of the document, judged by systemd itself: `systemd-analyze verify` on what our applier leaves in a root."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coupler.model import load_cluster
+from coupler.render import render_document
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "cluster" / "valid"
+SHIPPED = ["bin/sh", "usr/bin/locksmithctl", "usr/sbin/update-ca-certificates"]
+"""Programs that Flatcar's image ships and our units run."""
+
+
+def applied(cluster, root):
+    """Apply the cluster's document to a root that has the image's programs and the artifacts; return the record."""
+    update = root / "usr/share/coreos/update.conf"
+    update.parent.mkdir(parents=True)
+    update.write_text("GROUP=stable\n")
+    for program in [*SHIPPED, *(a.target.lstrip("/") for a in cluster.artifacts_needed if a.member != ".")]:
+        path = root / program
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    targets = root / "usr/lib/systemd/system"
+    targets.mkdir(parents=True)
+    for target in Path("/usr/lib/systemd/system").glob("*.target"):
+        (targets / target.name).write_bytes(target.read_bytes())
+    document, record = root.parent / "cloud-config.yaml", root.parent / "operations.json"
+    document.write_text(render_document(cluster), encoding="utf-8")
+    command = ["--as", "flatcar", "--from-file", str(document), "--root", str(root), "--operations", str(record)]
+    subprocess.run([sys.executable, "-m", "coupler.cloudinit", *command], check=True, capture_output=True)
+    return json.loads(record.read_text())
+
+
+@pytest.mark.parametrize("name", ["one-node", "three-plus-five", "every-option"])
+def test_systemd_accepts_every_unit(name, tmp_path):
+    root = tmp_path / "root"
+    record = applied(load_cluster(FIXTURES / f"{name}.yaml").cluster, root)
+    assert record["exit"] == 0
+    units = sorted(path.name for path in (root / "etc/systemd/system").iterdir() if path.is_file())
+    assert "etcd.service" in units
+    command = ["systemd-analyze", "verify", "--man=no", f"--root={root}", *units]
+    verdict = subprocess.run(command, capture_output=True, text=True)
+    assert (verdict.returncode, verdict.stderr) == (0, "")
+
+
+def test_units_start_in_the_order_of_their_needs(tmp_path):
+    """Who am I, then the programs, then everything else: each command waits for the one before it."""
+    record = applied(load_cluster(FIXTURES / "three-nodes.yaml").cluster, tmp_path / "root")
+    commands = [unit.split()[1] for unit in record["units"] if "->" in unit]
+    order = ["node-identity.service", "coupler-artifacts.service", "coupler.target"]
+    assert [unit for unit in commands if unit in order] == order
