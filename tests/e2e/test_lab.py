@@ -326,8 +326,12 @@ def test_down_clears_away_what_a_killed_up_left(short_lab: Lab) -> None:
     assert_nothing_left(short_lab)
 
 
-def test_down_copes_with_killed_supervisors(short_lab: Lab) -> None:
+def test_up_and_down_cope_with_killed_supervisors_and_servers(short_lab: Lab) -> None:
     short_lab.up(short_lab.plan(2))
+    for record in short_lab.folder.glob("run/*"):
+        os.kill(json.loads(record.read_text())["pid"], signal.SIGKILL)
+    assert len(short_lab.up(short_lab.plan(2))) == 2
+    inside(short_lab, "node-1", f"git ls-remote {short_lab.repository_url}")
     for record in short_lab.folder.glob("run/*"):
         os.kill(json.loads(record.read_text())["pid"], signal.SIGKILL)
     short_lab.down()

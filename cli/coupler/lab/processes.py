@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import time
 from dataclasses import asdict, dataclass
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _GATE = ["sh", "-c", 'echo && read -r _ && exec "$@" </dev/null >&2', "gate"]
-_STATE, _STARTED = 0, 19
-"""Indices into what follows the name in /proc/PID/stat (proc_pid_stat(5): fields 3 and 22)."""
+_STATE, _GROUP, _STARTED = 0, 2, 19
+"""Indices into what follows the name in /proc/PID/stat (proc_pid_stat(5): fields 3, 5 and 22)."""
 
 
 @dataclass(frozen=True)
@@ -81,31 +80,21 @@ class Process:
             return None
 
     def kill_group(self) -> None:
-        """Kill this process and the process group that it leads, with SIGKILL, and wait until it has gone."""
-        if self.alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-            self.wait_gone()
+        """Kill this process and the group that it leads, with SIGKILL, and wait until all have ended.
 
-    def wait_gone(self, seconds: float = 10) -> None:
-        """Wait until this process has ended.
+        A leader that has ended may have left members; as long as there are any, its id is not given to anybody else.
 
         Raises:
-            CouplerError: it has not after `seconds`.
+            CouplerError: one of them has not ended after 10 s.
         """
-        if not self.alive():
+        leader = _stat(self.pid)
+        if self.boot != _boot_id() or (leader is not None and int(leader[_STARTED]) != self.started):
             return
-        try:
-            handle = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            return
-        try:
-            ended, _, _ = select.select([handle], [], [], seconds)
-        finally:
-            os.close(handle)
-        if not ended:
-            raise CouplerError(f"process {self.pid} does not end", why=f"it was sent SIGKILL {seconds:.0f} s ago")
-        _reap(self.pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+            if not wait_until(lambda: not _group_lives(self.pid), time.monotonic() + 10):
+                raise CouplerError(f"process group {self.pid} does not end", why="it was sent SIGKILL 10 s ago")
+            _reap(self.pid)
 
 
 @dataclass(frozen=True)
@@ -183,6 +172,12 @@ def _stat(pid: int) -> list[str] | None:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def _group_lives(group: int) -> bool:
+    """Whether a process of the group has not ended; one that only waits for its parent's notice has."""
+    stats = (_stat(int(entry.name)) for entry in Path("/proc").glob("[0-9]*"))
+    return any(stat is not None and int(stat[_GROUP]) == group and stat[_STATE] not in "ZX" for stat in stats)
 
 
 def _boot_id() -> str:

@@ -48,6 +48,7 @@ class Server:
     def start(self) -> None:
         """Start the server where it does not run; it may take a moment until it listens."""
         if not self.runs():
+            self.stop()  # what a server that died left: a child that still listens
             gate = start_gated(self.argv, self.log)
             try:
                 gate.wait_at_gate().save(self._record)

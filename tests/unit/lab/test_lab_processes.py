@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ def test_a_process_whose_starter_is_gone_never_begins(tmp_path: Path) -> None:
     gate = start_gated(["touch", str(mark)], tmp_path / "log")
     process = gate.wait_at_gate()
     gate.close()
-    process.wait_gone()
+    assert wait_until(lambda: not process.alive(), time.monotonic() + 5)
     assert not mark.exists()
 
 
@@ -47,7 +48,7 @@ def test_output_goes_to_the_log_and_the_environment_is_extended(tmp_path: Path) 
     gate = start_gated(["sh", "-c", "echo $WORD; echo err >&2"], log, environment={"WORD": "hello"})
     process = gate.wait_at_gate()
     gate.release()
-    process.wait_gone()
+    assert wait_until(lambda: not process.alive(), time.monotonic() + 5)
     assert log.read_text() == "hello\nerr\n"
 
 
@@ -60,7 +61,30 @@ def test_a_process_is_killed_with_its_children(tmp_path: Path) -> None:
     process.kill_group()
     assert not process.alive()
     assert child
-    assert wait_until(lambda: not child.alive(), time.monotonic() + 5)
+    assert not child.alive()
+
+
+def test_children_of_a_leader_that_has_ended_are_killed(tmp_path: Path) -> None:
+    gate = start_gated(["sh", "-c", "sleep 60 & wait"], tmp_path / "log")
+    process = gate.wait_at_gate()
+    gate.release()
+    assert wait_until(lambda: process.child() is not None, time.monotonic() + 5)
+    child = process.child()
+    assert child
+    os.kill(process.pid, signal.SIGKILL)
+    assert wait_until(lambda: not process.alive(), time.monotonic() + 5)
+    assert child.alive()
+    process.kill_group()
+    assert not child.alive()
+
+
+def test_a_process_that_got_the_id_later_is_not_killed(tmp_path: Path) -> None:
+    gate = start_gated(["true"], tmp_path / "log")
+    later = gate.wait_at_gate()
+    replace(later, started=later.started - 1).kill_group()
+    replace(later, boot="before the host booted").kill_group()
+    assert later.alive()
+    gate.close()
 
 
 def test_a_record_outlives_its_writer_and_nothing_else(tmp_path: Path) -> None:
