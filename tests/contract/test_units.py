@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+import coupler.lab
 from coupler.model import load_cluster
 from coupler.render import render_document
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "cluster" / "valid"
-SHIPPED = ["bin/sh", "usr/bin/locksmithctl", "usr/sbin/update-ca-certificates"]
+SHIPPED = ["bin/sh", "sbin/fstrim", "usr/bin/locksmithctl", "usr/sbin/update-ca-certificates"]
 """Programs that Flatcar's image ships and our units run."""
+
+IMAGE_UNITS = Path(coupler.lab.__file__).parent / "root/usr/lib/systemd/system"
+"""Units of the image: the stand-ins for them that lab machines have."""
 
 
 def applied(cluster, root):
@@ -25,10 +29,11 @@ def applied(cluster, root):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("#!/bin/sh\n")
         path.chmod(0o755)
-    targets = root / "usr/lib/systemd/system"
-    targets.mkdir(parents=True)
-    for target in Path("/usr/lib/systemd/system").glob("*.target"):
-        (targets / target.name).write_bytes(target.read_bytes())
+    units = root / "usr/lib/systemd/system"
+    units.mkdir(parents=True)
+    hosts = Path("/usr/lib/systemd/system")
+    for unit in [*hosts.glob("*.target"), *hosts.glob("fstrim.*"), *IMAGE_UNITS.glob("*.service")]:
+        (units / unit.name).write_bytes(unit.read_bytes())
     document, record = root.parent / "cloud-config.yaml", root.parent / "operations.json"
     document.write_text(render_document(cluster), encoding="utf-8")
     command = ["--as", "flatcar", "--from-file", str(document), "--root", str(root), "--operations", str(record)]
