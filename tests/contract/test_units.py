@@ -1,4 +1,4 @@
-"""Every unit of the document, judged by systemd itself: `systemd-analyze verify` on what our applier leaves in a root."""
+"""Every unit of the document, judged by systemd itself, in the root that our applier leaves."""
 
 import json
 import subprocess
@@ -49,7 +49,7 @@ def test_systemd_accepts_every_unit(name, tmp_path):
     units = sorted(path.name for path in (root / "etc/systemd/system").iterdir() if path.is_file())
     assert "etcd.service" in units
     command = ["systemd-analyze", "verify", "--man=no", f"--root={root}", *units]
-    verdict = subprocess.run(command, capture_output=True, text=True)
+    verdict = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (verdict.returncode, verdict.stderr) == (0, "")
 
 
