@@ -48,7 +48,7 @@ def _window_start(value: object) -> str:
     text = line_of(value)
     if not re.fullmatch(r"((Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?([01][0-9]|2[0-3]):[0-5][0-9]", text):
         message = f"`{text}` is not the start of a reboot window"
-        raise problem("invalid-window-start", message, "write `Thu 04:00`, or `04:00` for every day (UTC)")
+        raise problem("invalid-window-start", message, "write `Thu 04:00`, or `04:00` for every day")
     return text
 
 
@@ -66,7 +66,9 @@ WindowLength: TypeAlias = Annotated[DurationText, BeforeValidator(_window_length
 class Window(Section):
     """When nodes may reboot for an update."""
 
-    start: WindowStart = Field(description="Day and time in UTC, `Thu 04:00`, or the time alone for every day.")
+    start: WindowStart = Field(
+        description="Day and time, `Thu 04:00`, or the time alone for every day; UTC unless the nodes' zone is another."
+    )
     length: WindowLength = Field(description="How long the window stays open: `1h`, `90m`, `1h30m`.")
 
 
