@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from coupler.lab.files import write_whole
+
 _SAVED = Path("/run/coupler-lab-kernel-settings.json")
 """What the settings were; like the settings themselves it does not outlive a boot of the host."""
 
@@ -19,7 +21,7 @@ def raise_limits(saved: Path = _SAVED, sysctl: Path = _SYSCTL) -> None:
     low = {name: now for name, wanted in _WANTED.items() if (now := _read(sysctl / name)) < wanted}
     if low:
         before = json.loads(saved.read_text()) if saved.exists() else {}
-        saved.write_text(json.dumps(low | before))
+        write_whole(saved, json.dumps(low | before))
         for name in low:
             (sysctl / name).write_text(str(_WANTED[name]))
 
