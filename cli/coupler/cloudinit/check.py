@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from coupler.cloudinit import lint
 from coupler.cloudinit.decode import decode_strong
 from coupler.cloudinit.outline import Outline
-from coupler.cloudinit.parse import YamlError, parse
+from coupler.cloudinit.parse import parse
 from coupler.cloudinit.userdata import Format, format_of
 from coupler.cloudinit.validate import Line, validate
+from coupler.cloudinit.yamlport import YamlError
 from coupler.errors import Finding, Location, Severity, excerpt_of
 
 if TYPE_CHECKING:

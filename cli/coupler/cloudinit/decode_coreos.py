@@ -7,8 +7,9 @@ from typing import Any
 
 from coupler.cloudinit.decoder import NEVER, Decoder, is_merge, truncate, zero
 from coupler.cloudinit.grammar import Kind, Lineage, Type
-from coupler.cloudinit.parse import Node, NodeKind, YamlError
+from coupler.cloudinit.parse import Node, NodeKind
 from coupler.cloudinit.scalars import Resolved, resolve
+from coupler.cloudinit.yamlport import YamlError
 
 
 class CoreosDecoder(Decoder):

@@ -8,8 +8,9 @@ from typing import Any
 from coupler.cloudinit.decoder import NEVER, Decoder, MapKey, is_merge, truncate
 from coupler.cloudinit.golang import quote, to_bytes
 from coupler.cloudinit.grammar import Kind, Lineage, Type
-from coupler.cloudinit.parse import Document, Node, NodeKind, YamlError
+from coupler.cloudinit.parse import Document, Node, NodeKind
 from coupler.cloudinit.scalars import Resolved, is_yes_or_no, resolve
+from coupler.cloudinit.yamlport import YamlError
 
 _SHOWN, _MAX_SHOWN = 7, 10
 _FREE_ALIASES, _FREE_VALUES = 100, 1000
@@ -52,12 +53,11 @@ class FlatcarDecoder(Decoder):
 
     def mismatch(self, node: Node, wanted: str) -> None:
         """Note that a node's value is not of the wanted type."""
-        if node.kind is NodeKind.SCALAR:
-            text = to_bytes(node.value)
-            shown = node.value if len(text) <= _MAX_SHOWN else f"{text[:_SHOWN].decode(errors='replace')}..."
-            what = f"{node.tag or resolve(node, self.lineage).tag} `{shown}`"
-        else:
-            what = "!!seq" if node.kind is NodeKind.SEQUENCE else "!!map"
+        kinds = {NodeKind.SEQUENCE: "!!seq", NodeKind.MAPPING: "!!map"}
+        tag = node.tag or kinds.get(node.kind) or resolve(node, self.lineage).tag
+        text = to_bytes(node.value)
+        shown = node.value if len(text) <= _MAX_SHOWN else f"{text[:_SHOWN].decode(errors='replace')}..."
+        what = tag if tag in kinds.values() else f"{tag} `{shown}`"
         self.errors.append(f"line {node.line}: cannot unmarshal {what} into {wanted}")
 
     def null(self, wanted: Type, current: Any) -> tuple[bool, Any]:
@@ -114,8 +114,11 @@ class FlatcarDecoder(Decoder):
             name = self._name(name_node)
             if name is None or name in done:
                 continue
-            fresh.add(name)
             key = wanted.key(name)
+            if key is not None and name in fresh:
+                self.errors.append(f"line {name_node.line}: field {name} already set in type {wanted.name}")
+                continue
+            fresh.add(name)
             if key is not None:
                 target[key.name] = self.typed(value, key.type, target[key.name])[1]
         done |= fresh

@@ -6,10 +6,11 @@ import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from coupler.cloudinit.golang import quote
+from coupler.cloudinit.golang import format_value, quote
 from coupler.cloudinit.grammar import Kind, Lineage, Type
-from coupler.cloudinit.parse import MAX_DEPTH, Document, Node, NodeKind, YamlError
+from coupler.cloudinit.parse import MAX_DEPTH, Document, Node, NodeKind
 from coupler.cloudinit.scalars import Resolved, resolve
+from coupler.cloudinit.yamlport import YamlError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,7 +150,7 @@ class Decoder:
         """Return the key of a plain mapping. Raises YamlError for a list or a mapping as a key."""
         key = self.weak(node)
         if isinstance(key, dict | list):
-            raise YamlError(f"invalid map key: {_go_literal(key)}")
+            raise YamlError(f"invalid map key: {go_literal(key, self.lineage)}")
         return MapKey(key)
 
     def merged(self, value: Node | None) -> list[Node]:
@@ -184,16 +185,25 @@ def is_merge(node: Node) -> bool:
     )
 
 
-def _go_literal(value: Any) -> str:
-    """Return a sequence or mapping as `%#v` prints it, near enough for an error message."""
-    if isinstance(value, dict):
-        inner = ", ".join(f"{_go_literal(key.value)}:{_go_literal(item)}" for key, item in value.items())
-        return f"map[interface {{}}]interface {{}}{{{inner}}}"
-    if isinstance(value, list):
-        return f"[]interface {{}}{{{', '.join(map(_go_literal, value))}}}"
-    if value is None:
-        return "interface {}(nil)"
-    return quote(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+def go_map_type(mapping: dict[MapKey, Any], lineage: Lineage) -> str:
+    """Return the Go type of a plain mapping: Flatcar's decoder makes a simpler one where all keys are strings."""
+    strings = lineage is Lineage.FLATCAR and all(isinstance(key.value, str) for key in mapping)
+    return f"map[{'string' if strings else 'interface {}'}]interface {{}}"
+
+
+def go_literal(value: Any, lineage: Lineage) -> str:
+    """Return a plain value as `%#v` prints it, near enough for an error message."""
+    match value:
+        case dict():
+            pairs = (f"{go_literal(key.value, lineage)}:{go_literal(item, lineage)}" for key, item in value.items())
+            return f"{go_map_type(value, lineage)}{{{', '.join(sorted(pairs))}}}"
+        case list():
+            return f"[]interface {{}}{{{', '.join(go_literal(item, lineage) for item in value)}}}"
+        case None:
+            return "interface {}(nil)"
+        case str():
+            return quote(value)
+    return format_value(value)
 
 
 def truncate(value: float) -> int:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from coupler.cloudinit.golang import DecodeError, clean_path, decode_content, join_path
 from coupler.cloudinit.grammar import Kind, Lineage
-from coupler.cloudinit.parse import Node, NodeKind, YamlError
+from coupler.cloudinit.parse import Node, NodeKind
 from coupler.cloudinit.plan import ENVIRONMENT_FILE, UPDATE_CONF, is_network_unit
 from coupler.cloudinit.scalars import is_yes_or_no, resolve
 from coupler.cloudinit.substitute import VARIABLES
 from coupler.cloudinit.unitfile import Setting, is_unit_name, load_problem, settings_of, words_of
+from coupler.cloudinit.yamlport import YamlError
 from coupler.errors import Finding, Location, Severity, excerpt_of
 
 if TYPE_CHECKING:

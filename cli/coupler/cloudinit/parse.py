@@ -1,8 +1,6 @@
 """YAML text to a tree of nodes that keep their source text, tags and lines.
 
-The real programs read YAML with two generations of one Go port of libyaml. This module reads events with libyaml
-itself (PyYAML's pure parser where the extension is missing) and keeps what tells the two generations apart: when an
-unknown alias is noticed, and which line a syntax error names.
+The two lineages' parsers differ in when they notice an unknown alias, and in what `yamlport` has.
 """
 
 from __future__ import annotations
@@ -13,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from coupler.cloudinit.golang import to_bytes
 from coupler.cloudinit.grammar import Lineage
+from coupler.cloudinit.yamlport import YamlError, events
 
 MAX_DEPTH = 150
 """How deeply collections may nest. No cloud-config comes near; it bounds the recursion of what walks the tree."""
@@ -61,55 +59,16 @@ class Document:
     anchors: dict[str, Node]
 
 
-class YamlError(Exception):
-    """Text that the YAML parser or decoder refuses. `line` is what the real program names, 0 if it names none."""
-
-    def __init__(self, message: str, line: int = 0) -> None:
-        super().__init__(f"line {line}: {message}" if line else message)
-        self.message = message
-        self.line = line
-
-    def text(self, lineage: Lineage) -> str:
-        """Return the error in the words of the lineage's YAML package."""
-        return f"{'YAML error' if lineage is Lineage.COREOS else 'yaml'}: {self}"
-
-
 def parse(text: str, lineage: Lineage) -> Document:
     """Return the first document of a YAML text. Raises YamlError as the lineage's parser would."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        return _Builder(yaml.parse(to_bytes(text) or b"\n", Loader=loader), lineage).document()
-    except yaml.MarkedYAMLError as error:
-        raise _syntax_error(error, lineage) from error
-    except yaml.reader.ReaderError as error:
-        raise YamlError(
-            "control characters are not allowed" if error.encoding == "unicode" else error.reason
-        ) from error
-    except UnicodeError as error:
-        raise YamlError("invalid Unicode character") from error
-
-
-def _syntax_error(error: yaml.MarkedYAMLError, lineage: Lineage) -> YamlError:
-    """Return the error with the line that the lineage names: the old one counts from 0, the new one prefers context."""
-    problem = error.problem_mark.line if error.problem_mark else 0
-    context = error.context_mark.line if error.context_mark else 0
-    if lineage is Lineage.COREOS:
-        line = problem or context
-    else:
-        line = context or problem
-        if line and isinstance(error, yaml.scanner.ScannerError):
-            line += 1
-    message = error.problem or ""
-    if message.startswith("found character") and message.endswith("that cannot start any token"):
-        message = "found character that cannot start any token"
-    return YamlError(message, line)
+    return _Builder(text, lineage).document()
 
 
 class _Builder:
     """Builds the tree from events, with a stack instead of recursion."""
 
-    def __init__(self, events: Any, lineage: Lineage) -> None:
-        self.events = iter(events)
+    def __init__(self, text: str, lineage: Lineage) -> None:
+        self.events = events(text, lineage)
         self.lineage = lineage
         self.anchors: dict[str, Node] = {}
 
@@ -147,10 +106,7 @@ class _Builder:
         line, column = event.start_mark.line + 1, event.start_mark.column + 1
         if isinstance(event, yaml.AliasEvent):
             name = str(event.anchor)
-            target = self.anchors.get(name)
-            if target is None and self.lineage is Lineage.FLATCAR:
-                raise YamlError(f"unknown anchor '{name}' referenced")
-            return Node(NodeKind.ALIAS, line, column, name, target=target)
+            return Node(NodeKind.ALIAS, line, column, name, target=self.anchors.get(name))
         node = Node(NodeKind.SCALAR, line, column, tag=_short(event.tag))
         if isinstance(event, yaml.ScalarEvent):
             node.value, node.plain = event.value, not event.style

@@ -6,10 +6,14 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from coupler.cloudinit.golang import to_bytes, to_text
 from coupler.cloudinit.grammar import Lineage
-from coupler.cloudinit.parse import Node, YamlError
+from coupler.cloudinit.yamlport import YamlError
+
+if TYPE_CHECKING:
+    from coupler.cloudinit.parse import Node
 
 Scalar = str | int | float | bool | None
 
@@ -27,9 +31,9 @@ _INTEGER = re.compile(r"([-+]?)(0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+|0[0-7]*
 _DECIMAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _GO_FLOAT = re.compile(r"[-+]?(inf|infinity)|0[xX][0-9a-fA-F]*\.?[0-9a-fA-F]*[pP][-+]?[0-9]+", re.IGNORECASE)
 _TIMESTAMP = re.compile(
-    r"(\d{4})-(\d{1,2})-(\d{1,2})"
-    r"(?:(?:[Tt](\d{1,2}):(\d{1,2}):(\d{1,2})(?:\.\d+)?(?:Z|[-+]\d\d:\d\d))"
-    r"|(?: (\d{1,2}):(\d{1,2}):(\d{1,2})(?:\.\d+)?))?"
+    r"(?P<year>\d{4})-(?P<month>\d{1,2})-(?P<day>\d{1,2})"
+    r"(?:(?P<separator>[Tt ])(?P<hour>\d{1,2}):(?P<minute>\d{1,2}):(?P<second>\d{1,2})(?P<fraction>\.\d+)?"
+    r"(?P<zone>Z|[-+]\d\d:\d\d)?)?"
 )
 _INT64 = range(-(2**63), 2**63)
 _UINT64 = range(2**64)
@@ -37,7 +41,7 @@ _UINT64 = range(2**64)
 
 @dataclass(frozen=True)
 class Timestamp:
-    """A scalar that Flatcar's decoder takes for a point in time."""
+    """A point in time, which Flatcar's decoder reads from some scalars, as `%s` prints it."""
 
     text: str
 
@@ -117,8 +121,8 @@ def _flatcar(text: str, tag: str) -> Resolved:
         real = _float(text, go_spellings=True)
         return Resolved("!!str", text) if real is None else Resolved("!!float", real)
     if text[0] in "0123456789+-":
-        if tag in ("", "!!timestamp") and _is_timestamp(text):
-            return Resolved("!!timestamp", Timestamp(text))
+        if tag in ("", "!!timestamp") and (moment := _timestamp(text)) is not None:
+            return Resolved("!!timestamp", moment)
         plain = text.replace("_", "")
         number = _integer(plain)
         if number is not None and (number in _INT64 or (number in _UINT64 and plain[0] != "+")):
@@ -139,6 +143,8 @@ def _integer(text: str) -> int | None:
 
 
 def _float(text: str, *, go_spellings: bool) -> float | None:
+    if go_spellings:
+        text = re.sub(r"(?<=\d)_(?=\d)", "", text)
     if _DECIMAL.fullmatch(text):
         value = float(text)
         return None if value in (float("inf"), float("-inf")) else value
@@ -150,15 +156,19 @@ def _float(text: str, *, go_spellings: bool) -> float | None:
         return None
 
 
-def _is_timestamp(text: str) -> bool:
+def _timestamp(text: str) -> Timestamp | None:
     from datetime import UTC, datetime
 
     match = _TIMESTAMP.fullmatch(text)
-    if match is None:
-        return False
-    numbers = [int(part) for part in match.groups() if part is not None]
+    if match is None or bool(match["zone"]) != ((match["separator"] or " ") in "Tt"):
+        return None
+    numbers = [int(match[name]) for name in ("year", "month", "day")]
+    numbers += [int(match[name] or 0) for name in ("hour", "minute", "second")]
     try:
-        datetime(*numbers, tzinfo=UTC)  # type: ignore[arg-type,misc]
+        moment = datetime(*numbers, tzinfo=UTC)  # type: ignore[arg-type,misc]
     except ValueError:
-        return False
-    return True
+        return None
+    fraction = (match["fraction"] or "").rstrip("0").rstrip(".")
+    zone = (match["zone"] or "Z").replace(":", "")
+    zone = "+0000 UTC" if zone in ("Z", "+0000", "-0000") else f"{zone} {zone}"
+    return Timestamp(f"{moment:%Y-%m-%d %H:%M:%S}{fraction} {zone}")

@@ -11,11 +11,12 @@ from coupler.cloudinit.golang import DecodeError, decode_content, to_bytes, to_t
 from coupler.cloudinit.grammar import CLOUD_CONFIG, Lineage
 from coupler.cloudinit.node import NodeError
 from coupler.cloudinit.operations import Fail, Operation, RunScript
-from coupler.cloudinit.parse import YamlError, parse
+from coupler.cloudinit.parse import parse
 from coupler.cloudinit.plan import core_keys, harm_in, plan_access, plan_config
 from coupler.cloudinit.substitute import substitute
 from coupler.cloudinit.userdata import Format, PartsError, decompress, format_of, parts_of
 from coupler.cloudinit.validate import validate
+from coupler.cloudinit.yamlport import YamlError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -214,6 +215,7 @@ def read_config(text: str, lineage: Lineage) -> CloudConfig:
     try:
         for file in config["write_files"]:
             file["content"] = decode_content(file["content"], file["encoding"])
+            file["encoding"] = ""
     except DecodeError as error:
         raise UnreadableError(str(error)) from error
     return config

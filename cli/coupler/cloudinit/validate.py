@@ -14,11 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 from coupler.cloudinit.decode import decode_strong, decode_weak
 from coupler.cloudinit.decode_flatcar import TypeMismatchError
-from coupler.cloudinit.golang import DecodeError, decode_content, directory_of, format_float, is_request_uri, quote
+from coupler.cloudinit.decoder import go_map_type
+from coupler.cloudinit.golang import (
+    DecodeError,
+    decode_content,
+    directory_of,
+    format_float,
+    format_value,
+    is_request_uri,
+    quote,
+)
 from coupler.cloudinit.grammar import CLOUD_CONFIG, Kind, Lineage, Type
-from coupler.cloudinit.parse import YamlError, parse
+from coupler.cloudinit.parse import parse
 from coupler.cloudinit.scalars import Timestamp
 from coupler.cloudinit.userdata import Format, format_of
+from coupler.cloudinit.yamlport import YamlError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,10 +107,9 @@ class _Node:
     def child(self, name: str) -> _Node:
         return next((child for child in self.children if child.name == name), _Node(""))
 
-    @property
-    def text(self) -> str:
-        """The value as a string; of a value that is none, what Go prints instead."""
-        return self.value if self.kind is Kind.STRING else f"<{_go_type(self.value)} Value>"
+    def text(self, lineage: Lineage) -> str:
+        """Return the value as a string; of a value that is none, what Go prints instead."""
+        return self.value if self.kind is Kind.STRING else f"<{_go_type(self.value, lineage)} Value>"
 
 
 def _validate_cloud_config(text: str, lineage: Lineage) -> Report:
@@ -110,7 +119,7 @@ def _validate_cloud_config(text: str, lineage: Lineage) -> Report:
     except TypeMismatchError:
         return Report(failure="couldn't parse yaml error")
     except YamlError as error:
-        return _check(_Node(""), [Line(error.line or 1, "error", error.message)])
+        return _check(_Node(""), [Line(error.line or 1, "error", error.message)], lineage)
     try:
         node = _Positions(text).mapping(_Node("", value=weak, kind=Kind.STRUCT), weak, 1)
         strong = decode_strong(document, lineage)
@@ -120,13 +129,13 @@ def _validate_cloud_config(text: str, lineage: Lineage) -> Report:
         return Report(failure=str(error))
     _normalize(node)
     _coerce(node, strong, CLOUD_CONFIG)
-    return _check(node, [])
+    return _check(node, [], lineage)
 
 
-def _check(root: _Node, lines: list[Line]) -> Report:
+def _check(root: _Node, lines: list[Line], lineage: Lineage) -> Report:
     try:
         for rule in (_check_discovery, _check_encoding, _check_structure, _check_validity, _check_files):
-            lines += rule(root)
+            lines += rule(root, lineage)
     except _PanicError as error:
         return Report(failure=str(error))
     return Report(tuple(lines))
@@ -205,14 +214,11 @@ def _go_string(value: Any) -> str:
     return str(value.text)
 
 
-def _go_type(value: Any) -> str:
-    if value is None:
-        return "invalid"
+def _go_type(value: Any, lineage: Lineage) -> str:
     if isinstance(value, dict):
-        strings = value and all(isinstance(key.value, str) for key in value)
-        return f"map[{'string' if strings else 'interface {}'}]interface {{}}"
+        return go_map_type(value, lineage)
     names = {bool: "bool", int: "int", float: "float64", list: "[]interface {}", Timestamp: "time.Time"}
-    return names[type(value)]
+    return names.get(type(value), "invalid")
 
 
 def _normalize(node: _Node) -> None:
@@ -236,24 +242,24 @@ def _coerce(weak: _Node, strong: Any, wanted: Type) -> None:
                 _coerce(child, strong[index], wanted.element)
 
 
-def _check_discovery(root: _Node) -> Iterator[Line]:
+def _check_discovery(root: _Node, lineage: Lineage) -> Iterator[Line]:
     discovery = root.child("coreos").child("etcd").child("discovery")
-    if discovery.kind is not None and not is_request_uri(discovery.text):
+    if discovery.kind is not None and not is_request_uri(discovery.text(lineage)):
         yield Line(discovery.line, "warning", "discovery URL is not valid")
 
 
-def _check_encoding(root: _Node) -> Iterator[Line]:
+def _check_encoding(root: _Node, lineage: Lineage) -> Iterator[Line]:
     for file in root.child("write_files").children:
         encoding, content = file.child("encoding"), file.child("content")
         if encoding.kind is None:
             continue
         try:
-            decode_content(content.text, encoding.text)
+            decode_content(content.text(lineage), encoding.text(lineage))
         except DecodeError:
-            yield Line(content.line, "error", f"content cannot be decoded as {quote(encoding.text)}")
+            yield Line(content.line, "error", f"content cannot be decoded as {quote(encoding.text(lineage))}")
 
 
-def _check_structure(root: _Node) -> Iterator[Line]:
+def _check_structure(root: _Node, _lineage: Lineage) -> Iterator[Line]:
     return _structure(root, CLOUD_CONFIG)
 
 
@@ -273,29 +279,30 @@ def _structure(node: _Node, wanted: Type) -> Iterator[Line]:
             yield from _structure(child, key.type)
 
 
-def _check_validity(root: _Node) -> Iterator[Line]:
-    return _validity(root, CLOUD_CONFIG, "")
+def _check_validity(root: _Node, lineage: Lineage) -> Iterator[Line]:
+    return _validity(root, CLOUD_CONFIG, "", lineage)
 
 
-def _validity(node: _Node, wanted: Type, valid: str) -> Iterator[Line]:
-    if valid:
+def _validity(node: _Node, wanted: Type, valid: str, lineage: Lineage) -> Iterator[Line]:
+    if valid and not isinstance(node.value, Timestamp):
         if node.kind is None:
             raise _PanicError("reflect: call of reflect.Value.Interface on zero Value")
-        if node.kind in (Kind.SLICE, Kind.STRUCT) and not isinstance(node.value, Timestamp):
-            raise _PanicError(f"runtime error: comparing uncomparable type {_go_type(node.value)}")
-        if node.value and not re.search(valid, node.text):
-            yield Line(node.line, "error", f"invalid value {node.text}")
+        if node.kind in (Kind.SLICE, Kind.STRUCT):
+            raise _PanicError(f"runtime error: comparing uncomparable type {_go_type(node.value, lineage)}")
+        text = format_value(node.value)
+        if node.value and not re.search(valid, text):
+            yield Line(node.line, "error", f"invalid value {text}")
     for child in node.children:
         if wanted.element is not None:
-            yield from _validity(child, wanted.element, "")
+            yield from _validity(child, wanted.element, "", lineage)
         elif (key := wanted.key(child.name)) is not None:
-            yield from _validity(child, key.type, key.valid)
+            yield from _validity(child, key.type, key.valid, lineage)
 
 
-def _check_files(root: _Node) -> Iterator[Line]:
+def _check_files(root: _Node, lineage: Lineage) -> Iterator[Line]:
     for file in root.child("write_files").children:
         path = file.child("path")
-        if path.kind is not None and directory_of(path.text).startswith("/usr"):
+        if path.kind is not None and directory_of(path.text(lineage)).startswith("/usr"):
             yield Line(path.line, "error", "file cannot be written to a read-only filesystem")
     misplaced = root.child("coreos").child("write_files")
     if misplaced.kind is not None:
