@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
-from coupler.commands.verb import ClusterFile, verb
-from coupler.errors import UsageError
-from coupler.result import Json, Result, Text, count, table
+from coupler.commands.verb import ClusterFile, MirrorFolder, Nodes, verb
+from coupler.result import Result, Text, table
 
 if TYPE_CHECKING:
-    from coupler.lab import Lab, Machine
+    from coupler.lab import Lab
 
 app = typer.Typer(help="Boot machines with systemd and sshd on this host.", no_args_is_help=True)
 
@@ -26,38 +24,12 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 @app.command("up")
 @verb
-def up(
-    file: ClusterFile = None,
-    nodes: Annotated[int, typer.Option("--nodes", "-n", help="How many machines a new cluster.yaml has.")] = 3,
-) -> Result:
+def up(file: ClusterFile = None, nodes: Nodes = None, mirror: MirrorFolder = None) -> Result:
     """Boot the nodes of cluster.yaml as lab machines; where there is no cluster.yaml, write one."""
     from coupler import ui
-    from coupler.lab import Lab, lab_cluster_yaml
+    from coupler.workflows.lab import lab_up
 
-    tell = ui.progress().note
-    path = _find(file)
-    if path:
-        lab, machines = _lab_of(path)
-        lab.claim(path.absolute().parent)
-        booted = lab.up(machines, tell)
-    else:
-        path = Path("cluster.yaml").absolute()
-        lab = Lab(re.sub("[^a-z0-9]+", "-", path.parent.name.lower()).strip("-")[:40] or "lab")
-        lab.claim(path.parent)
-        machines = lab.plan(nodes)
-        booted = lab.up(machines, tell)
-        path.write_text(lab_cluster_yaml(lab.name, machines, lab, lab.image(tell).etcd_version))
-        tell(f"wrote {path.name}")
-    news = f"booted {len(booted)} of" if booted else "unchanged:"
-    return Text(
-        f"lab {lab.name}: {news} {count(len(machines), 'machine')} in {lab.subnet}\nnext: cluster init",
-        {
-            "name": lab.name,
-            "subnet": str(lab.subnet),
-            "booted": [machine.name for machine in booted],
-            "machines": [_machine_data(machine) for machine in machines],
-        },
-    )
+    return lab_up(file, nodes, mirror, ui.progress().note)
 
 
 @app.command("down")
@@ -78,6 +50,8 @@ def down(
 @verb
 def status(file: ClusterFile = None) -> Result:
     """Show the machines of the lab and what the host serves them."""
+    from coupler.workflows.lab import machine_data
+
     lab = _open(file)
     now = lab.status()
     rows = [(entry.machine.name, str(entry.machine.address), entry.machine.mac, entry.power) for entry in now.machines]
@@ -93,7 +67,7 @@ def status(file: ClusterFile = None) -> Result:
         {
             "name": lab.name,
             "subnet": str(now.subnet),
-            "machines": [_machine_data(entry.machine) | {"power": str(entry.power)} for entry in now.machines],
+            "machines": [machine_data(entry.machine) | {"power": str(entry.power)} for entry in now.machines],
             "servers": {name: {"url": url, "runs": now.servers[name]} for name, url in servers.items()},
         },
     )
@@ -151,40 +125,14 @@ def reboot(names: Names, file: ClusterFile = None) -> Result:
     return _done("rebooted", names)
 
 
-def _find(file: Path | None) -> Path | None:
-    from coupler.errors import ConfigurationError
-    from coupler.model import find_cluster_file
-
-    try:
-        return file or find_cluster_file(Path.cwd())
-    except ConfigurationError:
-        return None
-
-
 def _open(file: Path | None) -> Lab:
-    path = _find(file)
-    if path is None:
-        raise UsageError("there is no cluster.yaml here, and so no lab", next_step="cluster lab up --nodes 3")
-    return _lab_of(path)[0]
+    from coupler.workflows.lab import open_lab
 
-
-def _lab_of(path: Path) -> tuple[Lab, tuple[Machine, ...]]:
-    """Return the lab of a cluster.yaml, and the nodes as machines of it."""
-    from coupler.lab import Lab
-    from coupler.model import load_cluster
-
-    cluster = load_cluster(path).cluster
-    folder = cluster.mirror.folder if cluster.mirror else None
-    lab = Lab(cluster.name, folder.path if folder else None)
-    return lab, tuple(lab.machine(node.name, node.address, node.mac) for node in cluster.nodes)
+    return open_lab(file)
 
 
 def _done(what: str, names: list[str]) -> Result:
     return Text(f"{what} {', '.join(names)}", {"machines": names})
-
-
-def _machine_data(machine: Machine) -> Json:
-    return {"name": machine.name, "address": str(machine.address), "mac": machine.mac}
 
 
 def _words(command: list[str] | None) -> list[str]:

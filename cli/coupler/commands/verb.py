@@ -44,6 +44,14 @@ Limit = Annotated[
     Optional[list[str]],  # noqa: UP045 - Typer evaluates the annotation
     typer.Option("--limit", metavar="NODE", help="Only these nodes; may be given several times."),
 ]
+Nodes = Annotated[
+    Optional[int],  # noqa: UP045 - Typer evaluates the annotation
+    typer.Option("--nodes", "-n", min=1, help="How many machines a new lab has.  [default: 3]"),
+]
+MirrorFolder = Annotated[
+    Optional[Path],  # noqa: UP045 - Typer evaluates the annotation
+    typer.Option("--mirror", help="The folder of programs that a new lab serves."),
+]
 
 _OUTPUT = inspect.Parameter(
     "output",

@@ -38,6 +38,8 @@ mirror:
   # Put a program into NAME/VERSION/amd64/NAME below this folder and run `cluster lab up`: the machines then find it.
   url: {mirror_url}
   folder: {mirror_folder}
+  # The machines have no way to the internet.
+  only: true
 
 etcd:
   # The etcd of the Debian release that the machines are made from.
