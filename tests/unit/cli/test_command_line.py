@@ -1,0 +1,168 @@
+"""What a person and a program see of `cluster`: help, answers, errors, exit codes."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"ansible", "paramiko", "jinja2", "yaml", "pydantic", "aiohttp", "rich", "cryptography"}
+CLUSTER = """\
+version: 1
+name: demo
+git: {repository: "git://10.0.0.5/demo.git"}
+nodes:
+  - {name: node-1, address: 10.0.0.11, roles: [control, worker]}
+"""
+
+
+def cluster(*arguments, cwd, **environment):
+    command = [sys.executable, "-m", "coupler", *arguments]
+    variables = {**os.environ, **environment}
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "cluster.yaml").write_text(CLUSTER, encoding="utf-8")
+    return tmp_path
+
+
+def test_help_loads_nothing_heavy(tmp_path):
+    script = (
+        "import sys; from coupler.__main__ import run; run(['--help'])\n"
+        "print(sorted(m.split('.')[0] for m in sys.modules), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert not HEAVY & set(eval(result.stderr))
+    assert "init" in result.stdout
+
+
+@pytest.mark.parametrize("verb", ["new", "check", "render", "nodes", "init", "status", "doctor", "lab"])
+def test_every_verb_has_help(verb, tmp_path):
+    result = cluster(verb, "--help", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Usage: cluster" in result.stdout
+
+
+def test_new_check_render_nodes(tmp_path):
+    written = cluster("new", "demo", cwd=tmp_path)
+    assert written.returncode == 0
+    assert written.stdout.splitlines()[-1].startswith("next: edit cluster.yaml")
+    checked = cluster("check", cwd=tmp_path)
+    assert checked.returncode == 0
+    assert "cluster.yaml is valid: 3 nodes, 3 etcd members" in checked.stdout
+    assert cluster("render", cwd=tmp_path).stdout.startswith("#cloud-config\n")
+    assert cluster("nodes", cwd=tmp_path).stdout.splitlines()[0].split() == [
+        "NAME",
+        "ADDRESS",
+        "ROLES",
+        "ETCD",
+        "LABELS",
+    ]
+
+
+def test_new_does_not_overwrite(folder):
+    result = cluster("new", "demo", cwd=folder)
+    assert result.returncode == 2
+    assert "cluster.yaml exists" in result.stderr
+    assert (folder / "cluster.yaml").read_text(encoding="utf-8") == CLUSTER
+
+
+def test_cluster_yaml_is_found_upwards(folder):
+    below = folder / "a" / "b"
+    below.mkdir(parents=True)
+    assert cluster("render", cwd=below).stdout == cluster("render", cwd=folder).stdout
+
+
+def test_answer_is_on_stdout_and_nothing_else(folder):
+    result = cluster("render", "--output", "json", cwd=folder)
+    envelope = json.loads(result.stdout)
+    assert (envelope["version"], envelope["verb"], envelope["ok"], envelope["exit_code"]) == (1, "render", True, 0)
+    assert envelope["data"]["document"].startswith("#cloud-config\n")
+    assert envelope["error"] is None
+    assert result.stderr == ""
+
+
+def test_typo_names_file_line_and_column(folder):
+    (folder / "cluster.yaml").write_text(CLUSTER + "os:\n  chanel: stable\n", encoding="utf-8")
+    for verb in ("check", "render", "nodes", "init", "status"):
+        result = cluster(verb, cwd=folder)
+        assert result.returncode == 3
+        assert "cluster.yaml:7:3: error: " in result.stderr
+        assert "`channel`" in result.stderr
+        assert "Traceback" not in result.stderr
+        assert result.stdout == ""
+
+
+def test_error_has_an_envelope_too(folder):
+    (folder / "cluster.yaml").write_text(CLUSTER + "os:\n  chanel: stable\n", encoding="utf-8")
+    result = cluster("check", "--output", "json", cwd=folder)
+    envelope = json.loads(result.stdout)
+    assert (result.returncode, envelope["ok"], envelope["exit_code"]) == (3, False, 3)
+    finding = envelope["error"]["findings"][0]
+    assert (finding["code"], finding["line"], finding["column"]) == ("unknown-key", 7, 3)
+
+
+def test_usage_error_has_an_envelope_too(folder):
+    result = cluster("render", "--nonsense", "--output=json", cwd=folder)
+    assert result.returncode == 2
+    assert json.loads(result.stdout)["exit_code"] == 2
+
+
+def test_usage_error_names_the_way_out(folder):
+    result = cluster("render", "--nonsense", cwd=folder)
+    assert result.returncode == 2
+    assert "--nonsense" in result.stderr
+    assert "next: cluster render --help" in result.stderr
+
+
+def test_missing_cluster_yaml_says_how_to_get_one(tmp_path):
+    result = cluster("check", cwd=tmp_path)
+    assert result.returncode == 3
+    assert "there is no cluster.yaml" in result.stderr
+    assert "cluster new" in result.stderr
+
+
+def test_unknown_node_in_limit_is_a_usage_error(folder):
+    result = cluster("status", "--limit", "nodd-1", cwd=folder)
+    assert result.returncode == 2
+    assert "no node is called nodd-1" in result.stderr
+
+
+def test_no_escape_sequence_off_a_terminal(folder):
+    (folder / "cluster.yaml").write_text("version: 1\n", encoding="utf-8")
+    result = cluster("check", cwd=folder)
+    assert "\033" not in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_colour_only_on_a_terminal_that_wants_it(folder, environment, coloured):
+    (folder / "cluster.yaml").write_text("version: 1\n", encoding="utf-8")
+    leader, follower = pty.openpty()
+    inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    variables = {**inherited, "TERM": "xterm", **environment}
+    subprocess.run([sys.executable, "-m", "coupler", "check"], cwd=folder, env=variables, stderr=follower, check=False)
+    os.close(follower)
+    output = os.read(leader, 65536).decode()
+    os.close(leader)
+    assert ("\033[" in output) is coloured
+
+
+def test_closed_pipe_is_no_error(folder):
+    command = f"{sys.executable} -m coupler render | head -1"
+    result = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert result.stdout == "#cloud-config\n"
+    assert result.stderr == ""
+
+
+def test_environment_takes_the_place_of_options(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    result = cluster("nodes", cwd=elsewhere, COUPLER_FILE=str(folder / "cluster.yaml"), COUPLER_OUTPUT="json")
+    assert json.loads(result.stdout)["data"]["nodes"][0]["name"] == "node-1"
