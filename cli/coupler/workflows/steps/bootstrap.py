@@ -46,6 +46,8 @@ class Bootstrap:
                 return  # Ansible's own check of the role's arguments
             outcomes[event.host] = run.record(_outcome(event, dry_run=run.dry_run))
 
+        for node in run.alive:
+            run.progress.host(HostOutcome(node.name, State.RUNNING))
         self._play(run, bundles, on_event)
         return hosts_step(self.title, tuple(outcomes[node.name] for node in run.nodes if node.name in outcomes))
 
