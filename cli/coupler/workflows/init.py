@@ -65,7 +65,7 @@ class InitResult:
     def text(self) -> str:
         """Return the summary for a person."""
         lines = [self._headline()]
-        lines += [f"  {group.text()}" for group in waiting(self.reports)]
+        lines += [f"  {line}" for group in waiting(self.reports) for line in group.lines()]
         for host in self.lost:
             lines.append(f"  {host.state}: {host.host}: {host.text}")
             if host.next_step:

@@ -140,10 +140,14 @@ class Waiting:
     units: tuple[str, ...]
     artifacts: tuple[str, ...]
 
-    def text(self) -> str:
-        """Return the sentence for a person."""
-        nodes = ", ".join(self.nodes[:4]) + (f" and {len(self.nodes) - 4} more" if len(self.nodes) > 4 else "")  # noqa: PLR2004
-        return f"wait for their program on {nodes}: {', '.join(self.units)} ({self.reason})"
+    def lines(self) -> list[str]:
+        """Return the two lines for a person: which units, then where and why."""
+        shown = 4
+        more = f" and {len(self.nodes) - shown} more" if len(self.nodes) > shown else ""
+        return [
+            f"waiting for their programs: {', '.join(self.units)}",
+            f"  on {', '.join(self.nodes[:shown])}{more}: {self.reason}",
+        ]
 
     def data(self) -> dict[str, Any]:
         """Return it as JSON-serialisable data."""

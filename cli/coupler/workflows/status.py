@@ -101,7 +101,7 @@ class ClusterStatus:
             trouble = self._trouble(answer)
             if trouble:
                 lines.append(f"{answer.node}: {trouble}")
-        lines += [group.text() for group in report.waiting(self.reports.values())]
+        lines += [line for group in report.waiting(self.reports.values()) for line in group.lines()]
         return ["", *lines] if lines else []
 
     def _trouble(self, answer: Report) -> str | None:

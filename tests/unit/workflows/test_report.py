@@ -66,8 +66,8 @@ def test_node_without_the_role_has_no_member():
 
 def test_waiting_units_are_grouped_by_reason_and_nodes():
     groups = waiting([report(), report(node="node-2")])
-    assert [group.text() for group in groups] == [
-        "wait for their program on node-1, node-2: kubelet (the mirror does not have it)"
+    assert [group.lines() for group in groups] == [
+        ["waiting for their programs: kubelet", "  on node-1, node-2: the mirror does not have it"]
     ]
 
 
