@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 
 from coupler.errors import ExitCode
 from coupler.lab import requirements
@@ -61,8 +62,8 @@ def doctor() -> Diagnosis:
 
 
 def _python() -> Finding:
-    version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("Python 3.11 or newer", "init", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")
+    found = ".".join(map(str, sys.version_info[:3]))
+    return Finding("Python 3.11 or newer", "init", sys.version_info >= (3, 11), found, "install Python 3.11 or newer")
 
 
 def _git() -> Finding:
@@ -77,9 +78,11 @@ def _program(name: str, package: str) -> Finding:
 
 
 def _ansible() -> Finding:
-    text = _output(sys.executable, "-m", "ansible", "--version").splitlines()
-    mend = "pipx install --force coupler"
-    return Finding("ansible-core", "init", bool(text), text[0] if text else "none", mend)
+    try:
+        found = version("ansible-core")
+    except PackageNotFoundError:
+        found = None
+    return Finding("ansible-core", "init", found is not None, found or "none", "pipx install --force coupler")
 
 
 def _output(*command: str) -> str:
