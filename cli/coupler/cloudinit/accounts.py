@@ -19,6 +19,15 @@ _USERS_GID = 100
 _FIRST_SUBORDINATE, _SUBORDINATES = 100_000, 65_536
 _NAME = re.compile(r"(?![-+~])[^:,/\s]{1,32}")
 _SHELL = "/bin/bash"
+_FIELDS = {
+    "--comment": (re.compile(r"[^:\n]*"), "comment"),
+    "--home-dir": (re.compile(r"/[^:\n]*"), "home directory"),
+    "--password": (re.compile(r"[^:\n]*"), "field"),
+    "--shell": (re.compile(r"/[^:\n]*|\*"), "shell"),
+}
+"""What a field of a user may be, and what useradd calls it."""
+
+_BAD_ARGUMENT, _NO_GROUP, _NAME_IN_USE = 3, 6, 9
 _IMPLIED = {
     "passwd": ("root:x:0:0:root:/root:/bin/bash", "core:x:500:500::/home/core:/bin/bash"),
     "group": ("root:x:0:", "core:x:500:"),
@@ -48,7 +57,7 @@ class _NewUser:
 
 
 class Accounts:
-    """The user data base in the /etc of a root. Without one, users are remembered but nothing is written."""
+    """The user data base in the /etc of a root. Without one, any name will do, and nothing is written."""
 
     def __init__(self, files: Files) -> None:
         self.files = files
@@ -63,11 +72,6 @@ class Accounts:
         """Return (uid, gid) of a user."""
         fields = self._find("passwd", name)
         return (int(fields[2]), int(fields[3])) if fields else None
-
-    def group(self, name: str) -> int | None:
-        """Return the gid of a group."""
-        fields = self._find("group", name)
-        return int(fields[2]) if fields else None
 
     def useradd(self, arguments: list[str]) -> Outcome:
         """Create a user as `useradd ARGUMENTS` does."""
@@ -84,7 +88,7 @@ class Accounts:
         ages = ":::::" if system else "0:99999:7:::"
         self._add("shadow", f"{user.name}:{user.options['--password']}:{_today()}:{ages}")
         for group in filter(None, user.options.get("--groups", "").split(",")):
-            self._join(group, user.name)
+            self._join(self._group_name(group) or "", user.name)
         if not system:
             self._add("subuid", f"{user.name}:{self._subordinate('subuid')}:{_SUBORDINATES}")
             self._add("subgid", f"{user.name}:{self._subordinate('subgid')}:{_SUBORDINATES}")
@@ -95,25 +99,28 @@ class Accounts:
         return Outcome(0)
 
     def _problem(self, user: _NewUser) -> Outcome | None:
+        options = user.options
         if not _NAME.fullmatch(user.name):
-            return Outcome(3, f"useradd: invalid user name '{user.name}': use --badname to ignore")
-        comment = user.options.get("--comment", "")
-        if ":" in comment or "\n" in comment:
-            return Outcome(3, f"useradd: invalid comment '{comment}'")
-        for group in [user.options.get("--gid", ""), *user.options.get("--groups", "").split(",")]:
-            if group and self._find("group", group) is None and not group.isdigit():
-                return Outcome(6, f"useradd: group '{group}' does not exist")
-        own_group = not user.switches & {"--no-user-group"} and "--gid" not in user.options
-        if own_group and self.group(user.name) is not None:
-            return Outcome(
-                9, f"useradd: group {user.name} exists - if you want to add this user to that group, use -g."
-            )
+            return Outcome(_BAD_ARGUMENT, f"useradd: invalid user name '{user.name}': use --badname to ignore")
+        for option, (allowed, word) in _FIELDS.items():
+            if option in options and not allowed.fullmatch(options[option]):
+                return Outcome(_BAD_ARGUMENT, f"useradd: invalid {word} '{options[option]}'")
+        for group in [options.get("--gid", ""), *options.get("--groups", "").split(",")]:
+            if group and self.written and self._group_name(group) is None:
+                return Outcome(_NO_GROUP, f"useradd: group '{group}' does not exist")
+        if not user.switches & {"--no-user-group"} and "--gid" not in options and self._find("group", user.name):
+            hint = "if you want to add this user to that group, use -g."
+            return Outcome(_NAME_IN_USE, f"useradd: group {user.name} exists - {hint}")
         return None
 
+    def _group_name(self, group: str) -> str | None:
+        """Return the name of a group given by name or number, None if there is none."""
+        lines = map(_fields, self._lines["group"])
+        return next((fields[0] for fields in lines if group == fields[0] or group == fields[2]), None)
+
     def _primary_group(self, user: _NewUser, uid: int, *, system: bool) -> int:
-        if name := user.options.get("--gid"):
-            gid = self.group(name)
-            return int(name) if gid is None else gid
+        if group := user.options.get("--gid"):
+            return int((self._find("group", self._group_name(group) or "") or ["", "", "0"])[2])
         if "--no-user-group" in user.switches:
             return _USERS_GID
         gid = self._free("group", system=system) if uid in self._numbers("group") else uid
@@ -139,17 +146,21 @@ class Accounts:
             user, separator, group = owner.partition(".")
         found = self._identity("passwd", user)
         if user and found is None:
-            return Outcome(1, f"chown: invalid user: '{owner}'")
+            return self._unknown(f"invalid user: '{owner}'")
         uid, own_group = found or (-1, -1)
         gid = own_group if user and separator and not group else -1
         if group:
             named = self._identity("group", group)
             if named is None:
-                return Outcome(1, f"chown: invalid group: '{owner}'")
+                return self._unknown(f"invalid group: '{owner}'")
             gid = named[0]
         if os.geteuid() == 0:
             os.chown(self.files.real(path), uid, gid)
         return Outcome(0)
+
+    def _unknown(self, problem: str) -> Outcome:
+        """Return the failure of chown; without a user data base nobody knows who is unknown."""
+        return Outcome(1, f"chown: {problem}") if self.written else Outcome(0)
 
     def _identity(self, kind: str, name: str) -> tuple[int, int] | None:
         """Return (uid, gid) of a user, or (gid, gid) of a group, by name or number."""
@@ -181,7 +192,7 @@ class Accounts:
             for index, entry in enumerate(self._lines.get(kind, [])):
                 fields = _fields(entry)
                 if fields[0] == group:
-                    members = [*filter(None, fields[3].split(",")), name]
+                    members = list(dict.fromkeys([*filter(None, fields[3].split(",")), name]))
                     self._lines[kind][index] = ":".join([*fields[:3], ",".join(members)])
 
     def _add(self, kind: str, line: str) -> None:

@@ -126,15 +126,18 @@ class Files:
     def make_directory(self, path: str) -> None:
         """Make a directory and its parents with mode 0755 if it is not there. Raises NodeError."""
         place = self.real(path)
-        if place.is_dir():
-            return
-        if place.exists():
+        if place.exists() and not place.is_dir():
             raise NodeError(f"{path} is not a directory")
-        self._refuse_read_only("mkdir", path)
-        try:
-            place.mkdir(mode=0o755, parents=True, exist_ok=True)
-        except OSError as error:
-            raise NodeError(_problem("mkdir", path, error)) from error
+        missing = [path]
+        while not self.real(missing[-1]).is_dir():
+            missing.append(directory_of(missing[-1]))
+        for folder in reversed(missing[:-1]):
+            self._refuse_read_only("mkdir", folder)
+            try:
+                self.real(folder, follow=False).mkdir(mode=0o755)
+            except OSError as error:
+                reason = "not a directory" if self.real(folder).is_file() else _reason(error)
+                raise NodeError(f"mkdir {folder}: {reason}") from error
 
     def temporary(self, folder: str, prefix: str) -> str:
         """Make an empty file of a new name and mode 0600 in a folder and return its path. Raises NodeError."""

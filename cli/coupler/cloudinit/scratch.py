@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 from coupler.cloudinit.accounts import Accounts
 from coupler.cloudinit.golang import join_path, to_text
 from coupler.cloudinit.node import Files, NodeError, Outcome
-from coupler.cloudinit.unitfile import Setting, is_certain_to_fail, is_unit_name, load_problem, settings_of, words_of
+from coupler.cloudinit.unitfile import (
+    Setting,
+    is_certain_to_fail,
+    is_unit_name,
+    load_problem,
+    settings_of,
+    stays_active,
+    values_of,
+    words_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +43,7 @@ class ScratchRoot:
         self.accounts = Accounts(self.files)
         self.calls: list[dict[str, object]] = []
         self._hostname: str | None = None
+        self._active: set[str] = set()
         self._knows_units = any(self.files.real(folder).is_dir() for folder in _SHIPPED)
 
     def hostname(self) -> str:
@@ -118,19 +128,41 @@ class ScratchRoot:
         if not is_unit_name(unit):
             raise NodeError(f"Unit name {unit} is not valid.")
         source = self._find(unit)
-        stopping = command == "stop"
         if source is None:
             if self._knows_units and not unit.startswith("systemd-"):
-                raise NodeError(f"Unit {unit} not loaded." if stopping else f"Unit {unit} not found.")
+                raise NodeError(f"Unit {unit} not {'loaded' if command == 'stop' else 'found'}.")
             return "done"
-        if stopping:
+        if command == "stop":
+            self._active.discard(unit)
             return "done"
         if self._is_masked(source):
             raise NodeError(f"Unit {unit} is masked.")
         settings = self._settings(source)
         if load_problem(unit, settings) is not None:
             raise NodeError(f"Unit {unit} has a bad unit file setting.")
-        return "failed" if is_certain_to_fail(settings) and "start" in command else "done"
+        return self._reload(unit, settings) if command == "reload" else self._start(command, unit, settings)
+
+    def _reload(self, unit: str, settings: list[Setting]) -> str:
+        if not values_of(settings, "Service", "ExecReload"):
+            raise NodeError(f"Job type reload is not applicable for unit {unit}.")
+        return "done" if unit in self._active else "invalid"
+
+    def _start(self, command: str, unit: str, settings: list[Setting]) -> str:
+        if "try" in command and unit not in self._active:
+            return "done"
+        if is_certain_to_fail(settings):
+            return "failed"
+        if unit.endswith(".mount"):
+            self._mount(values_of(settings, "Mount", "Where")[-1], values_of(settings, "Mount", "Type")[-1:])
+        if stays_active(unit, settings):
+            self._active.add(unit)
+        return "done"
+
+    def _mount(self, where: str, kind: list[str]) -> None:
+        """Make a mount point; an empty file system in memory belongs to everybody."""
+        self.files.make_directory(where)
+        if kind == ["tmpfs"]:
+            self.files.real(where).chmod(0o1777)
 
     def transient(self, unit: str, description: str, argv: list[str]) -> None:  # noqa: ARG002 - nothing runs here
         """Leave what systemd leaves for any transient unit; the script itself is not run."""

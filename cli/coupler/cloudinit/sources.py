@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +13,7 @@ from coupler.cloudinit.node import NodeError
 _TIMEOUT = 10.0
 _ATTEMPTS = 8
 _FIRST_PAUSE = 0.1
+_SERVER_ERROR = 500
 _URL_FLAG = "cloud-config-url"
 
 
@@ -157,13 +155,16 @@ def get(url: str) -> bytes:
     """Return what an http or https address serves, trying again while the server fails. Raises NodeError."""
     if not url.startswith(("http://", "https://")):
         raise NodeError(f"URL {url} is not http or https")
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
     pause = _FIRST_PAUSE
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:  # noqa: S310 - the scheme is checked above
+            with urlopen(url, timeout=_TIMEOUT) as response:  # noqa: S310 - the scheme is checked above
                 return bytes(response.read())
-        except urllib.error.HTTPError as error:
-            if error.code < HTTPStatus.INTERNAL_SERVER_ERROR:  # asking again would change nothing
+        except HTTPError as error:
+            if error.code < _SERVER_ERROR:  # asking again would change nothing
                 raise NodeError(f"unable to fetch {url}: HTTP status code {error.code}") from error
             problem: Exception = error
         except OSError as error:

@@ -104,6 +104,13 @@ def load_problem(name: str, settings: list[Setting]) -> str | None:
     return None
 
 
+def stays_active(name: str, settings: list[Setting]) -> bool:
+    """Return whether a unit is active after its start: a oneshot service only with RemainAfterExit=."""
+    if not name.endswith(".service") or values_of(settings, "Service", "Type")[-1:] != ["oneshot"]:
+        return True
+    return values_of(settings, "Service", "RemainAfterExit")[-1:] in (["yes"], ["true"], ["on"], ["1"])
+
+
 def is_certain_to_fail(settings: list[Setting]) -> bool:
     """Return whether a oneshot service fails whatever the node is like: it runs `false`."""
     oneshot = values_of(settings, "Service", "Type")[-1:] == ["oneshot"]

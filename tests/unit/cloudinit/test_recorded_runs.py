@@ -1,7 +1,7 @@
 """Our applier against what the real ones did, for every recorded document and both lineages.
 
-Applied into a scratch root with the base state of the recordings; compared are exit code, standard output, log, the unit
-operations in order, the helper calls, and every file, directory, link, mode and owner that changed.
+Applied into a scratch root with the base state of the recordings; compared are exit code, standard output, log, the
+unit operations in order, the helper calls, and every file, directory, link, mode and owner that changed.
 """
 
 import json
