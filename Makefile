@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 DEMO := demo
 
 # What the lab needs on a bare Debian or Ubuntu machine, and what the tests need on top.
-LAB_PACKAGES := python3-venv git openssh-client iproute2 nftables systemd-container mmdebstrap squashfs-tools debian-archive-keyring binutils
+LAB_PACKAGES := python3-venv git openssh-client iproute2 systemd-container mmdebstrap squashfs-tools debian-archive-keyring binutils
 TEST_PACKAGES := shellcheck tmux vagrant vagrant-libvirt
 
-.PHONY: demo test check bench test-vagrant schema clean
+.PHONY: demo test check bench test-vagrant schema golden clean
 
 demo: $(VENV)/lab.installed
 	@mkdir -p $(DEMO)
@@ -38,8 +38,12 @@ bench: $(VENV)/bench.installed
 test-vagrant: $(VENV)/dev.installed
 	tests/e2e/vagrant/up.sh
 
+# What is checked in and made from the code: the JSON Schema, and the golden documents (read the diff).
 schema: $(VENV)/dev.installed
 	$(BIN)/python -m coupler.model.schema
+
+golden: $(VENV)/dev.installed
+	UPDATE_GOLDEN=1 $(BIN)/python -m pytest --quiet tests/golden
 
 $(VENV)/lab.installed: pyproject.toml | system-packages
 	$(PYTHON) -m venv $(VENV)
