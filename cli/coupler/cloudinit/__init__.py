@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from coupler.cloudinit.grammar import Lineage
 
 if TYPE_CHECKING:
-    from coupler.cloudinit.validate import Report
+    from coupler.cloudinit.verdict import Report
     from coupler.errors import Finding
 
 
@@ -20,13 +20,13 @@ def check(text: str, file: str, lineage: Lineage = Lineage.FLATCAR) -> list[Find
 
     `file` is the name for the findings' locations. Findings are sorted by line.
     """
-    from coupler.cloudinit.check import findings
+    from coupler.cloudinit.findings import findings
 
     return findings(text, file, lineage)
 
 
 def validate(text: str, lineage: Lineage = Lineage.FLATCAR) -> Report:
     """Return what the lineage's `-validate` says of user-data, line by line."""
-    from coupler.cloudinit import validate as module
+    from coupler.cloudinit import verdict
 
-    return module.validate(text, lineage)
+    return verdict.validate(text, lineage)

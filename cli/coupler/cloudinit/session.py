@@ -15,7 +15,7 @@ from coupler.cloudinit.parse import parse
 from coupler.cloudinit.plan import core_keys, harm_in, plan_access, plan_config
 from coupler.cloudinit.substitute import substitute
 from coupler.cloudinit.userdata import Format, PartsError, decompress, format_of, parts_of
-from coupler.cloudinit.validate import validate
+from coupler.cloudinit.verdict import validate
 from coupler.cloudinit.yamlport import YamlError
 
 if TYPE_CHECKING:

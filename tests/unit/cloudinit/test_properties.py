@@ -14,7 +14,7 @@ from coupler.cloudinit.grammar import CLOUD_CONFIG, Kind, Lineage, Type
 from coupler.cloudinit.parse import YamlError, parse
 from coupler.cloudinit.plan import plan_config
 from coupler.cloudinit.session import UnreadableError, read_config
-from coupler.cloudinit.validate import validate
+from coupler.cloudinit.verdict import validate
 
 _SCALARS = st.one_of(
     st.sampled_from(

@@ -5,7 +5,7 @@ from recordings import Case, cases
 
 from coupler.cloudinit.golang import to_text
 from coupler.cloudinit.userdata import decompress
-from coupler.cloudinit.validate import validate
+from coupler.cloudinit.verdict import validate
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coupler.cloudinit.check import findings as check
+from coupler.cloudinit import check
 from coupler.cloudinit.grammar import Lineage
 from coupler.errors import ConfigurationError, Finding, Severity
 from coupler.model import Distribution

@@ -10,7 +10,7 @@ from coupler.cloudinit.decode import decode_strong
 from coupler.cloudinit.outline import Outline
 from coupler.cloudinit.parse import parse
 from coupler.cloudinit.userdata import Format, format_of
-from coupler.cloudinit.validate import Line, validate
+from coupler.cloudinit.verdict import Line, validate
 from coupler.cloudinit.yamlport import YamlError
 from coupler.errors import Finding, Location, Severity, excerpt_of
 
