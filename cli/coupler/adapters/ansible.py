@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _PLUGINS = Path(__file__).parent / "ansible_plugins"
 _MOST_FORKS = 50
+_CONTROL = "control"  # the folder of OpenSSH's sockets for connections that are shared
 _GRACE = 5  # seconds between asking Ansible to end and making it
 
 
@@ -94,6 +95,7 @@ def run_playbook(
             process.wait()
         finally:
             _end(process)
+            _hang_up(folder / _CONTROL)
     silent = [host.name for host in hosts if host.name not in heard]
     if silent:
         raise CouplerError(
@@ -113,6 +115,21 @@ def _end(process: subprocess.Popen[str]) -> None:
             process.wait(_GRACE)
 
 
+def _hang_up(sockets: Path) -> None:
+    """Close the connections that OpenSSH keeps open for Ansible's next task (ssh(1), -O exit)."""
+    masters = [
+        subprocess.Popen(
+            ["ssh", "-F", "none", "-O", "exit", "-o", f"ControlPath={socket}", "-"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for socket in sockets.glob("*")
+    ]
+    for master in masters:
+        master.wait()
+
+
 def _events(process: subprocess.Popen[str], log: Callable[[str], object]) -> Iterator[Event]:
     for line in process.stdout or ():
         try:
@@ -127,7 +144,7 @@ def _events(process: subprocess.Popen[str], log: Callable[[str], object]) -> Ite
 def _inventory(hosts: tuple[Host, ...], login: Login) -> dict[str, Any]:
     known = " ".join(f'"{path}"' for path in login.known_hosts)
     options = (
-        f"-o ControlMaster=auto -o ControlPersist=60s -o StrictHostKeyChecking=yes -o UserKnownHostsFile='{known}'"
+        f"-o ControlMaster=auto -o ControlPersist=10s -o StrictHostKeyChecking=yes -o UserKnownHostsFile='{known}'"
     )
     shared: dict[str, Any] = {"ansible_ssh_common_args": options, "ansible_remote_tmp": "/tmp/.coupler"}  # noqa: S108
     if login.private_key:
@@ -148,7 +165,7 @@ def _environment(playbook: Path, folder: Path) -> dict[str, str]:
         "ANSIBLE_CALLBACK_PLUGINS": str(_PLUGINS),
         "ANSIBLE_HOME": str(folder / "ansible"),
         "ANSIBLE_LOCAL_TEMP": str(folder / "ansible" / "tmp"),
-        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(folder / "control"),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(folder / _CONTROL),
         "LC_ALL": "C.UTF-8",
     }
 
