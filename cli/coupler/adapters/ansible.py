@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 _PLUGINS = Path(__file__).parent / "ansible_plugins"
 _MOST_FORKS = 50
-_CONTROL = "control"  # the folder of OpenSSH's sockets for connections that are shared
 _GRACE = 5  # seconds between asking Ansible to end and making it
 
 
@@ -78,14 +78,16 @@ def run_playbook(
     command = [sys.executable, "-m", "ansible", "playbook", "--inventory", str(inventory), "--extra-vars", f"@{values}"]
     command += ["--forks", str(min(_MOST_FORKS, max(1, len(hosts)))), *(["--check"] if check else []), str(playbook)]
     heard: set[str] = set()
-    with log.open("w", encoding="utf-8") as log_file:
+    # The path of a Unix socket has 107 characters at most, and `folder` may have more than that already.
+    sockets = tempfile.TemporaryDirectory(prefix="coupler-")
+    with sockets, log.open("w", encoding="utf-8") as log_file:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log_file,
             text=True,
-            env=_environment(playbook, folder),
+            env=_environment(playbook, folder, sockets.name),
             start_new_session=True,  # a Ctrl-C is for us; we decide what becomes of Ansible
         )
         try:
@@ -95,7 +97,7 @@ def run_playbook(
             process.wait()
         finally:
             _end(process)
-            _hang_up(folder / _CONTROL)
+            _hang_up(Path(sockets.name))
     silent = [host.name for host in hosts if host.name not in heard]
     if silent:
         raise CouplerError(
@@ -157,7 +159,7 @@ def _inventory(hosts: tuple[Host, ...], login: Login) -> dict[str, Any]:
     return {"nodes": {"hosts": entries, "vars": shared}}
 
 
-def _environment(playbook: Path, folder: Path) -> dict[str, str]:
+def _environment(playbook: Path, folder: Path, sockets: str) -> dict[str, str]:
     """Return Ansible's environment: nothing of the user's own Ansible configuration gets in."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     return inherited | {
@@ -165,7 +167,7 @@ def _environment(playbook: Path, folder: Path) -> dict[str, str]:
         "ANSIBLE_CALLBACK_PLUGINS": str(_PLUGINS),
         "ANSIBLE_HOME": str(folder / "ansible"),
         "ANSIBLE_LOCAL_TEMP": str(folder / "ansible" / "tmp"),
-        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(folder / _CONTROL),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets,
         "LC_ALL": "C.UTF-8",
     }
 
