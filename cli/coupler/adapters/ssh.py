@@ -7,11 +7,12 @@ cluster's known_hosts and the user's own; an unknown key is accepted once, and r
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import paramiko
@@ -109,18 +110,35 @@ class Connections:
     def everywhere(self, targets: Iterable[Target], ask: Callable[[Target], None]) -> None:
         """Call `ask` for every target, many at a time. `ask` deals with its own errors.
 
-        An interrupt closes every connection, so that no thread goes on waiting for its node.
+        An interrupt closes every connection and waits for nobody: a thread that is still trying to reach its node
+        ends with the process.
         """
-        targets = list(targets)
-        pool = ThreadPoolExecutor(max_workers=min(_MOST_AT_ONCE, len(targets)) or 1)
+        waiting: SimpleQueue[Target] = SimpleQueue()
+        ended: SimpleQueue[BaseException | None] = SimpleQueue()
+        for target in targets:
+            waiting.put(target)
+
+        def work() -> None:
+            with contextlib.suppress(Empty):
+                while True:
+                    target = waiting.get_nowait()
+                    try:
+                        ask(target)
+                    except BaseException as error:  # noqa: BLE001 - raised again where the results are counted
+                        ended.put(error)
+                    else:
+                        ended.put(None)
+
+        total = waiting.qsize()
+        for _ in range(min(_MOST_AT_ONCE, total)):
+            threading.Thread(target=work, daemon=True).start()
         try:
-            for future in [pool.submit(ask, target) for target in targets]:
-                future.result()
+            for _ in range(total):
+                if error := ended.get():
+                    raise error
         except BaseException:
             self.close()
-            pool.shutdown(wait=False, cancel_futures=True)
             raise
-        pool.shutdown()
 
     def close(self) -> None:
         """Close every connection."""

@@ -78,7 +78,10 @@ def verb(function: Callable[..., Result]) -> Callable[..., None]:
         invocation: Invocation = context.find_root().obj
         invocation.verb = context.command_path.removeprefix(context.find_root().command_path).strip()
         invocation.output, invocation.debug = output, debug
-        result = function(**options)
+        try:
+            result = function(**options)
+        except KeyboardInterrupt as error:
+            raise typer.Abort from error  # Typer would make an exit code of it, without a word to the person
         ui.print_result(invocation.verb, result, as_json=output is Output.JSON)
         if result.exit_code is not ExitCode.DONE:
             raise typer.Exit(int(result.exit_code))
