@@ -94,9 +94,14 @@ def _is_ignition(text: str) -> bool:
         return False
     if not isinstance(config, dict):
         return False
-    old, section = config.get("ignitionVersion"), config.get("ignition")
-    new = section.get("version") if isinstance(section, dict) else None
+    old, section = _member(config, "ignitionVersion"), _member(config, "ignition")
+    new = _member(section, "version") if isinstance(section, dict) else None
     return type(old) is int or (old is None and isinstance(new, str))
+
+
+def _member(config: dict[str, object], name: str) -> object:
+    """Return a member of a JSON object as Go finds it: by its name in any case, the last one counts."""
+    return next((value for key, value in reversed(config.items()) if key.lower() == name.lower()), None)
 
 
 def _headers(text: str) -> dict[str, str]:
@@ -113,7 +118,7 @@ def _headers(text: str) -> dict[str, str]:
             continue
         name, colon, value = line.partition(":")
         name = name.lower()
-        if not colon or not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9a-z]+", name):
+        if not colon or not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9a-z ]+", name):
             return {}
         fields.setdefault(name, value.strip())
     return {}

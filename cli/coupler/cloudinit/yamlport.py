@@ -155,12 +155,17 @@ class _NewPort:
             return
 
     def _is_next(self, position: int, key: int) -> bool:
-        """Return whether at most one token stands between a position and a key after it."""
-        between = 0
+        """Return whether a key that is one scalar comes within a token of a position: what follows it is read then."""
+        if self.text[key : key + 1] in "[{&!":
+            return False
+        between, standing = 0, False
         try:
-            for token in _scan(self.text[:key]):
-                counts = not isinstance(token, yaml.BlockEndToken | yaml.StreamEndToken)
-                between += counts and _index(token.start_mark) >= position
+            for token in _scan(f"{self.text[:key]}k: v"):
+                place = _index(token.start_mark)
+                if place >= key and isinstance(token, yaml.KeyToken):
+                    break
+                standing = standing or (place >= position and not isinstance(token, yaml.BlockEndToken))
+                between += standing
         except yaml.YAMLError:
             return False
         return between <= 1
