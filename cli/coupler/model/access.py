@@ -71,7 +71,9 @@ class Ssh(Section):
 class Git(Section):
     """The repository that carries the cloud-config to the nodes."""
 
-    repository: GitUrl = Field(description="What the nodes pull from: a git://, ssh://, https:// or http:// URL.")
+    repository: GitUrl = Field(
+        description="What the nodes pull from, without credentials: a git://, https:// or http:// URL."
+    )
     push: PushTarget | None = Field(
         default=None, description="Where you push to, a URL or a path; without it, `repository`."
     )

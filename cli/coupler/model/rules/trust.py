@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from coupler.model.catalogue import version_key
 from coupler.model.fields import key_of
-from coupler.model.rules.issue import Issue, warning
+from coupler.model.rules.issue import Issue, error, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,9 +29,7 @@ def signed_commits(cluster: Cluster) -> Iterator[Issue]:
             "unsigned-git", ("git", "allowed_signers"), message, "add your line: `you@example.org ssh-ed25519 AAAA…`"
         )
     elif git.signing_key is None:
-        message = (
-            "nodes accept signed commits only, and no signing key is set: yours are signed as git itself is configured"
-        )
+        message = "nodes accept signed commits only, and no signing key is set: they would refuse yours"
         yield warning("no-signing-key", ("git", "allowed_signers"), message, "set git.signing_key")
     else:
         own = _public_half(git.signing_key)
@@ -39,6 +37,15 @@ def signed_commits(cluster: Cluster) -> Iterator[Issue]:
         if own and own not in allowed:
             message = "the public half of this key is not among allowed_signers: nodes would refuse your commits"
             yield warning("signer-not-allowed", ("git", "signing_key"), message, f"add `you@example.org {own}`")
+
+
+def reading_without_a_key(cluster: Cluster) -> Iterator[Issue]:
+    """Nodes read the repository without credentials: a key on every node would be one more secret to guard."""
+    if cluster.git.repository.startswith("ssh://"):
+        hint = "serve it read-only over git://, https:// or http://, and push over ssh: `push: ssh://…`"
+        yield error(
+            "repository-needs-key", ("git", "repository"), "the nodes have no key for an ssh:// repository", hint
+        )
 
 
 def private_keys(cluster: Cluster) -> Iterator[Issue]:
@@ -95,4 +102,4 @@ def mirror_lists_checksums(cluster: Cluster) -> Iterator[Issue]:
         yield warning("mirror-without-checksums", ("mirror", "folder"), message, hint)
 
 
-RULES = (signed_commits, private_keys, encrypted_etcd, known_checksums, mirror_lists_checksums)
+RULES = (signed_commits, reading_without_a_key, private_keys, encrypted_etcd, known_checksums, mirror_lists_checksums)
