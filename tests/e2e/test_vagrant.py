@@ -7,16 +7,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 pytestmark = [
     pytest.mark.vagrant,
-    pytest.mark.skipif(shutil.which("vagrant") is None, reason="vagrant is not installed: apt-get install vagrant-libvirt"),
+    pytest.mark.skipif(
+        shutil.which("vagrant") is None, reason="vagrant is not installed: apt-get install vagrant-libvirt"
+    ),
 ]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -70,7 +69,7 @@ def vagrant(tmp_path: Path, folder: Path) -> Vagrant:
     return run
 
 
-def call(folder: Path, arguments: tuple[str, ...], variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+def call(folder: Path, arguments: tuple[str, ...], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("COUPLER_", "VAGRANT_"))}
     return subprocess.run(
         ["vagrant", *arguments], cwd=folder, env=kept | variables, capture_output=True, text=True, check=False
@@ -95,12 +94,17 @@ def test_a_machine_is_defined_for_every_node(vagrant: Vagrant, folder: Path, nod
     assert {path.name for path in folder.iterdir()} == {"cluster.yaml", ".vagrant"}, "nothing else is written"
 
 
-def probe(vagrant: Vagrant, folder: Path, expression: str, **environment: str) -> str:
-    """Return what a Ruby expression about `config` gives at the end of the Vagrantfile."""
-    copy = folder / "Vagrantfile"
+def validate_with(vagrant: Vagrant, folder: Path, ruby: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `vagrant validate` with a line of Ruby at the end of the Vagrantfile's configuration."""
     text = (CHECKOUT / "Vagrantfile").read_text()
-    copy.write_text(text + f'\nVagrant.configure("2") {{ |config| puts "PROBE " + ({expression}).to_s }}\n')
-    result = vagrant("validate", VAGRANT_VAGRANTFILE="Vagrantfile", **environment)
+    assert text.endswith("\nend\n")
+    (folder / "Vagrantfile").write_text(f"{text[:-4]}  {ruby}\nend\n")
+    return vagrant("validate", VAGRANT_VAGRANTFILE="Vagrantfile", **environment)
+
+
+def probe(vagrant: Vagrant, folder: Path, expression: str, **environment: str) -> str:
+    """Return what a Ruby expression about `config` gives."""
+    result = validate_with(vagrant, folder, f'puts "PROBE " + ({expression}).to_s', **environment)
     assert result.returncode == 0, result.stderr
     return next(line.removeprefix("PROBE ") for line in result.stdout.splitlines() if line.startswith("PROBE "))
 
@@ -120,16 +124,37 @@ def test_the_box_is_that_of_the_channel_or_the_pinned_version(
     vagrant: Vagrant, folder: Path, system: str, url: str
 ) -> None:
     (folder / "cluster.yaml").write_text(CLUSTER.format(os=system, nodes=3, last=13))
-    # VagrantPlugins::Kernel_V2::VMConfig keeps a list where several URLs may be given.
-    assert probe(vagrant, folder, "Array(config.vm.box_url).first") == url
+    assert probe(vagrant, folder, "config.vm.box_url") == url
 
 
 def test_another_box_can_be_named(vagrant: Vagrant, folder: Path) -> None:
-    (folder / "cluster.yaml").write_text(CLUSTER.format(os="{distribution: container-linux}", nodes=3, last=13))
+    text = CLUSTER.format(os="{distribution: container-linux}", nodes=3, last=13)
+    (folder / "cluster.yaml").write_text(text + "kubernetes: {enabled: false}\n")
     refused = vagrant("validate")
     assert refused.returncode == 1
     assert "COUPLER_VAGRANT_BOX=NAME" in refused.stderr
     assert probe(vagrant, folder, "config.vm.box", COUPLER_VAGRANT_BOX="mine") == "mine"
+
+
+@pytest.mark.parametrize(
+    ("state", "exit_code", "told"),
+    [("running", 5, "`cluster init` did not succeed"), ("shutoff", 0, "`cluster init` waits for the other machines")],
+)
+def test_cluster_init_is_last_and_its_exit_code_decides(
+    vagrant: Vagrant, folder: Path, tmp_path: Path, state: str, exit_code: int, told: str
+) -> None:
+    (folder / "cluster.yaml").write_text(ONE_WITH_MAC.replace("192.168.56.1/", "git.example.org/"))
+    command = tmp_path / "bin" / "cluster"
+    init = f'if [ "$1" = init ]; then pwd > {tmp_path}/init; exit 5; fi'
+    command.write_text(command.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\n{init}\n"))
+    # As after the trigger of the only machine: it has come up, and is in this state when `vagrant` ends.
+    up = "host.up(Struct.new(:provider_name).new(:libvirt))"
+    result = validate_with(
+        vagrant, folder, f'{up}; host.define_singleton_method(:states) {{ |*| {{ "a" => :{state} }} }}'
+    )
+    assert result.returncode == exit_code, result.stderr
+    assert told in result.stdout + result.stderr
+    assert (tmp_path / "init").exists() == (state == "running")
 
 
 def test_a_broken_cluster_yaml_is_told_in_the_words_of_cluster(vagrant: Vagrant, folder: Path) -> None:
@@ -168,3 +193,11 @@ def test_cluster_yaml_is_found_upwards_and_by_name(vagrant: Vagrant, folder: Pat
     below.mkdir()
     status = vagrant("status", "--machine-readable", VAGRANT_CWD=str(below))
     assert machines(status.stdout) == ["node-1"], status.stderr
+
+
+def test_the_example_of_the_documentation_is_valid(vagrant: Vagrant, folder: Path) -> None:
+    page = (CHECKOUT / "docs" / "vagrant.md").read_text()
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    (folder / "cluster.yaml").write_text(example.replace("~/.ssh/id_ed25519", __file__))
+    status = vagrant("status", "--machine-readable")
+    assert machines(status.stdout) == ["node-1", "node-2", "node-3"], status.stderr

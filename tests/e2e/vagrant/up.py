@@ -4,6 +4,7 @@ Run it as root: `python tests/e2e/vagrant/up.py [NODES]`. Needs the packages of 
 lives in namespaces of its own and in a temporary folder, so that nothing of it stays, however it ends.
 """
 
+# ruff: noqa: T201 - a program with its own output
 from __future__ import annotations
 
 import hashlib
@@ -131,26 +132,30 @@ def inside(work: Path, box: Path) -> None:
     start_libvirt(work)
     cluster = work / "cluster"
 
-    def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
+    def run(*command: str) -> None:
         print(f"$ {' '.join(command)}", flush=True)
-        return subprocess.run(command, cwd=cluster, env=environment(work), text=True, **options)  # type: ignore[call-overload,no-any-return]
+        subprocess.run(command, cwd=cluster, env=environment(work), check=True)
 
-    run("vagrant", "box", "add", "--name", "coupler-test", str(box), check=True)
+    def ask(*command: str) -> str:
+        return subprocess.run(
+            command, cwd=cluster, env=environment(work), check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+
+    run("vagrant", "box", "add", "--name", "coupler-test", str(box))
     began = time.monotonic()
-    run("vagrant", "up", check=True)
+    run("vagrant", "up")
     print(f"vagrant up: {time.monotonic() - began:.0f} s", flush=True)
 
-    run("cluster", "status", check=True)
-    second = json.loads(run("cluster", "init", "--output", "json", check=True, stdout=subprocess.PIPE).stdout)
-    assert not second["data"]["changed"], second["data"]
-    stub = run("cluster", "render", "--boot-stub", check=True, stdout=subprocess.PIPE).stdout
-    user_data = "cat /var/lib/flatcar-vagrant/vagrantfile-user-data"
-    sent = run("vagrant", "ssh", "node-1", "--command", user_data, check=True, stdout=subprocess.PIPE).stdout
-    assert sent.replace("\r\n", "\n") == stub, "the machine has another user-data than `cluster render --boot-stub`"
+    run("cluster", "status")
+    second = json.loads(ask("cluster", "init", "--output", "json"))["data"]
+    assert not second["changed"], second
+    sent = ask("vagrant", "ssh", "node-1", "--command", "cat /var/lib/flatcar-vagrant/vagrantfile-user-data")
+    stub = ask("cluster", "render", "--boot-stub")
+    assert sent.replace("\r\n", "\n").rstrip() == stub.rstrip(), f"the machine has another user-data:\n{sent}"
 
     records = cluster / ".coupler" / "vagrant"
     assert sorted(path.name for path in records.glob("*.pid")) == ["git.pid", "mirror.pid"]
-    run("vagrant", "destroy", "--force", check=True)
+    run("vagrant", "destroy", "--force")
     assert not list(records.glob("*.pid")), "the servers still run"
     print("vagrant up, cluster status, a second cluster init without a change, vagrant destroy: all as they should be")
 
