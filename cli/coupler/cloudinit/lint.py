@@ -159,7 +159,7 @@ def _unit_names(subject: Subject) -> Iterator[Finding]:
 def _unit_text(subject: Subject) -> Iterator[Finding]:
     for unit in subject.outline.items("coreos", "units"):
         name, content = subject.value(unit, "name"), subject.outline.at(unit, "content")
-        settings = settings_of(content.value)
+        settings = _all_settings(subject, unit)
         problem = load_problem(name, settings) if content.value and is_unit_name(name) else None
         if problem is not None:
             yield subject.finding("unit-text", Severity.ERROR, f"systemd will not load {name}: {problem}", content)
@@ -167,7 +167,7 @@ def _unit_text(subject: Subject) -> Iterator[Finding]:
             message = f"the content of {name} is deleted again: mask puts a link in its place"
             yield subject.finding("masked-content", Severity.WARNING, message, content)
         command = subject.value(unit, "command")
-        if command in _STARTING and (target := _awaited(subject, unit, settings)):
+        if command in _STARTING and (target := _awaited(settings)):
             message = f"{name} is started by what {target} waits for, and waits for {target}: both hang"
             place = subject.outline.at(unit, "command")
             yield subject.finding(
@@ -178,13 +178,16 @@ def _unit_text(subject: Subject) -> Iterator[Finding]:
             yield subject.finding("masked-start", Severity.ERROR, message, subject.outline.at(unit, "command"))
 
 
-def _awaited(subject: Subject, unit: Node, settings: list[Setting]) -> str | None:
+def _all_settings(subject: Subject, unit: Node) -> list[Setting]:
+    """Return the settings of a unit's content and of its drop-ins."""
+    drop_ins = map(subject.outline.follow, subject.outline.at(unit, "drop_ins").children)
+    texts = [subject.value(unit, "content"), *(subject.value(drop_in, "content") for drop_in in drop_ins)]
+    return [setting for text in texts for setting in settings_of(text)]
+
+
+def _awaited(settings: list[Setting]) -> str | None:
     """Return the target of the cloud-config itself that a unit is ordered after."""
-    texts = [
-        subject.value(subject.outline.follow(item), "content") for item in subject.outline.at(unit, "drop_ins").children
-    ]
-    everything = [*settings, *(setting for text in texts for setting in settings_of(text))]
-    return next((word for word in words_of(everything, "Unit", "After") if word in _DEADLOCK), None)
+    return next((word for word in words_of(settings, "Unit", "After") if word in _DEADLOCK), None)
 
 
 def _locksmith(subject: Subject) -> Iterator[Finding]:

@@ -54,7 +54,8 @@ class Session:
 
     def check(self, source: Source) -> int:
         """Validate what a source holds; return the exit code."""
-        self._fetch_metadata(source) if self.lineage is Lineage.FLATCAR else None
+        if self.lineage is Lineage.FLATCAR:
+            self._fetch_metadata(source)
         text, _ = self._fetch(source)
         return self._validate(text)
 

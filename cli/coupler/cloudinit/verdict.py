@@ -233,13 +233,11 @@ def _coerce(weak: _Node, strong: Any, wanted: Type) -> None:
         if weak.kind in _COMPATIBLE[wanted.kind] and wanted.kind in _SCALARS:
             weak.value, weak.kind = strong, wanted.kind
         return
-    for child in weak.children:
+    for index, child in enumerate(weak.children):
         if wanted.kind is Kind.STRUCT and (key := wanted.key(child.name)) is not None:
             _coerce(child, strong[key.name], key.type)
-        elif wanted.element is not None:
-            index = weak.children.index(child)
-            if index < len(strong):
-                _coerce(child, strong[index], wanted.element)
+        elif wanted.element is not None and index < len(strong):
+            _coerce(child, strong[index], wanted.element)
 
 
 def _check_discovery(root: _Node, lineage: Lineage) -> Iterator[Line]:
