@@ -6,6 +6,7 @@ through `Progress`, which `ui` implements for a terminal and for plain lines.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from coupler.errors import CouplerError, ExitCode, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 ENVELOPE_VERSION = 1
 """Version of the JSON envelope. It grows when a field changes its meaning or goes away, not when one is added."""
@@ -185,6 +186,10 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def compact(values: Mapping[str, Any]) -> Json:
-    """Return `values` without the keys that are None."""
-    return {key: value for key, value in values.items() if value is not None}
+def json_object(text: str) -> Json:
+    """Return the JSON object that a program printed; an empty one where it printed anything else."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

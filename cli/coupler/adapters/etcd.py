@@ -7,9 +7,10 @@ The questions are asked on the node, by curl over SSH: the operator's machine ne
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from coupler.result import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,23 +39,15 @@ def member_status(health: str, status: str, members: str, alarms: str) -> Member
 
     An answer that is missing or is no JSON counts as 'not healthy', never as an error.
     """
-    state = _json(status)
+    state = json_object(status)
     header = state.get("header", {})
-    alarm_list = _json(alarms).get("alarms", [])
+    alarm_list = json_object(alarms).get("alarms", [])
     return MemberStatus(
-        healthy=str(_json(health).get("health", "")).lower() == "true",
+        healthy=str(json_object(health).get("health", "")).lower() == "true",
         member_id=str(header.get("member_id", "")),
         leader_id=str(state.get("leader", "")),
         version=str(state.get("version", "")),
         database_bytes=int(state.get("dbSize", 0)),
         alarms=tuple(sorted({str(alarm.get("alarm", "?")) for alarm in alarm_list})),
-        members={str(m.get("ID")): str(m.get("name", "")) for m in _json(members).get("members", [])},
+        members={str(m.get("ID")): str(m.get("name", "")) for m in json_object(members).get("members", [])},
     )
-
-
-def _json(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

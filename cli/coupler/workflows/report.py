@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from coupler.adapters import pki
 from coupler.adapters.etcd import MemberStatus, member_status
+from coupler.result import json_object
 from coupler.workflows.run import checked, target
 from coupler.workflows.script import Answer, script
 
@@ -95,7 +95,7 @@ def read_report(node: str, answer: Answer) -> Report:
     return Report(
         node,
         answer.one("os_name"),
-        _json(answer.one("status")),
+        json_object(answer.one("status")),
         tuple(_units(answer.all("unit"), waiting)),
         waiting,
         {name: expiry for line in answer.all("certificate") for name, expiry in _certificate(line)},
@@ -121,14 +121,6 @@ def _certificate(line: str) -> list[tuple[str, datetime]]:
         return [(name, pki.expiry(base64.b64decode(pem)))]
     except ValueError:
         return []
-
-
-def _json(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from coupler.errors import HostFailedError
-from coupler.result import HostOutcome, State, StepOutcome
+from coupler.result import HostOutcome, State, StepOutcome, json_object
 from coupler.workflows.run import Run, checked, hosts_step, target
 
 if TYPE_CHECKING:
@@ -53,10 +52,7 @@ class Pull:
 
 
 def _outcome(node: Node, before: str, status: str, commit: str) -> HostOutcome:
-    try:
-        report = json.loads(status)
-    except ValueError:
-        report = {}
+    report = json_object(status)
     if report.get("applied") != commit:
         raise HostFailedError(
             f"it did not apply commit {commit[:12]}",
