@@ -6,6 +6,7 @@ import base64
 import io
 import shutil
 import tarfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,13 +33,13 @@ class Bootstrap:
 
     def run(self, run: Run) -> StepOutcome:
         """Run the playbook; in a dry run with Ansible's check mode."""
-        if run.dry_run and any(Store(run.workspace.pki, run.cluster).files_for(node) == {} for node in run.alive):
+        store = Store(run.workspace.pki, run.cluster)
+        if run.dry_run and any(store.missing(datetime.now(UTC))):
             return StepOutcome(self.title, State.PLANNED, "would install the boot stub and secrets")
         bundles = run.scratch / "bundles"
         stub = render_boot_stub(run.cluster)
-        store = Store(run.workspace.pki, run.cluster)
         for node in run.alive:
-            write(bundles / node.name, _bundle(node, stub, store), 0o600)
+            write(bundles / node.name, bundle(node, stub, store), 0o600)
         outcomes: dict[str, HostOutcome] = {}
 
         def on_event(event: Event) -> None:
@@ -72,7 +73,7 @@ class Bootstrap:
             raise
 
 
-def _bundle(node: Node, stub: str, store: Store) -> bytes:
+def bundle(node: Node, stub: str, store: Store) -> bytes:
     """Return the node's files as a tar archive in base64, the same bytes for the same files."""
     files = {STUB: (stub.encode(), 0o644), **store.files_for(node)}
     buffer = io.BytesIO()
