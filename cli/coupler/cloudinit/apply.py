@@ -36,7 +36,7 @@ from coupler.cloudinit.operations import (
     WriteUnit,
     WriteUpdateConf,
 )
-from coupler.cloudinit.plan import CORE, ENVIRONMENT_FILE, SHIPPED_UPDATE_CONF, UPDATE_CONF, key_lines
+from coupler.cloudinit.plan import ENVIRONMENT_FILE, SHIPPED_UPDATE_CONF, UPDATE_CONF, key_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -107,8 +107,6 @@ class Applier:
     @do.register
     def _(self, operation: AuthorizeKeys) -> None:
         self._authorize(operation.user, operation.label, operation.keys)
-        if operation.user == CORE:
-            self.log("Authorized SSH keys for core user")
 
     def _authorize(self, user: str, label: str, keys: Iterable[str]) -> None:
         outcome = self.node.call(["update-ssh-keys", "-u", user, "-a", label], key_lines(keys))

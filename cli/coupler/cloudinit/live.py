@@ -22,6 +22,7 @@ _RESULTS = {
     " garbage collected": "collected",
     " can't be started again": "once",
     "Job for ": "failed",
+    "Job failed": "failed",
 }
 """The results of a job by the words with which systemctl reports them."""
 

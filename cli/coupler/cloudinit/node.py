@@ -17,6 +17,8 @@ from coupler.cloudinit.golang import directory_of, join_path, quote
 
 _MAX_LINKS = 40
 _NULL = "/dev/null"
+_INT32 = range(-(2**31), 2**31)
+_GO_SPECIAL_BITS = {23: stat.S_ISUID, 22: stat.S_ISGID, 20: stat.S_ISVTX}
 
 
 class NodeError(Exception):
@@ -200,16 +202,19 @@ class Files:
 
 
 def parse_mode(permissions: str) -> int:
-    """Return the mode of octal text, 0644 for none. Bits above 0777 are lost, as in the real program.
+    """Return the mode of octal text, 0644 for none.
 
-    Raises NodeError for text that is no octal number, `0o644` and blanks included.
+    The real program takes the number for one of Go's own modes. The usual special bits (04000 …) mean nothing there and
+    are lost; those that do mean something stand higher, where only an absurd or negative number has them. Raises
+    NodeError for text that is no octal number of 32 bits, `0o644` and blanks included.
     """
     if not permissions:
         return 0o644
     digits = permissions[1:] if permissions[0] in "+-" else permissions
-    if not digits or set(digits) - set("01234567") or int(digits, 8) > 2**31:
+    if not digits or set(digits) - set("01234567") or int(permissions, 8) not in _INT32:
         raise NodeError(f"Unable to parse file permissions {quote(permissions)} as integer")
-    return int(permissions, 8) & 0o777
+    number = int(permissions, 8)
+    return number & 0o777 | sum(bit for shift, bit in _GO_SPECIAL_BITS.items() if number >> shift & 1)
 
 
 def _problem(verb: str, path: str, error: OSError) -> str:

@@ -53,8 +53,9 @@ _SERVICES = {"etcd": "etcd", "etcd2": "etcd2", "fleet": "fleet", "locksmith": "l
 def plan_access(hostname: str, keys: Iterable[str], label: str = KEY_LABEL) -> list[Operation]:
     """Return the operations for the host's name and the keys of `core`, both of which may be empty."""
     operations: list[Operation] = [SetHostname(hostname)] if hostname else []
-    keys = tuple(keys)
-    return [*operations, *([AuthorizeKeys(CORE, label, keys)] if keys else [])]
+    if keys := tuple(keys):
+        operations += [AuthorizeKeys(CORE, label, keys), Skip("Authorized SSH keys for core user")]
+    return operations
 
 
 def plan_config(
