@@ -64,7 +64,7 @@ class ScratchRoot:
         self.calls.append({"argv": argv, "stdin": stdin} if stdin else {"argv": argv})
         match argv:
             case ["hostnamectl", "set-hostname", name]:
-                self._set_hostname(name)
+                return self._set_hostname(name)
             case ["useradd", *arguments]:
                 return self.accounts.useradd(arguments)
             case ["chpasswd", "-e"]:
@@ -73,8 +73,10 @@ class ScratchRoot:
                 return self.accounts.chown(owner, path)
         return Outcome(0)
 
-    def _set_hostname(self, name: str) -> None:
+    def _set_hostname(self, name: str) -> Outcome:
         """Set the host's name as hostnamectl does: a name that is none becomes the pretty one and is cleaned."""
+        if name.startswith("-"):
+            return Outcome(1, f"hostnamectl: invalid option -- '{name[1:2]}'")
         valid = len(name) <= _MAX_HOSTNAME and all(_HOST_LABEL.fullmatch(label) for label in name.split("."))
         static = name if valid else _clean_hostname(name)
         self._hostname = static
@@ -83,6 +85,7 @@ class ScratchRoot:
         if not valid:
             escaped = re.sub(r'(["\\$`])', r"\\\1", name)
             self._write("/etc/machine-info", f'PRETTY_HOSTNAME="{escaped}"\n')
+        return Outcome(0)
 
     def _write(self, path: str, text: str) -> None:
         self.files.make_directory(path.rpartition("/")[0])
@@ -110,15 +113,21 @@ class ScratchRoot:
         if self._is_masked(source):
             raise NodeError(f"Unit file {source} is masked.")
         settings = self._settings(source)
-        base = _CONFIGURED[1] if runtime else _CONFIGURED[0]
-        for kind, folder in (("WantedBy", "wants"), ("RequiredBy", "requires"), ("UpheldBy", "upholds")):
-            for target in words_of(settings, "Install", kind):
-                self.files.link(source, join_path(base, f"{target}.{folder}", unit), force=True)
-        for alias in words_of(settings, "Install", "Alias"):
-            self.files.link(source, join_path(base, alias), force=True)
+        self._install(unit, source, settings, _CONFIGURED[1] if runtime else _CONFIGURED[0])
         for other in words_of(settings, "Install", "Also"):
             if other not in seen:
                 self._enable(other, runtime=runtime, seen=seen)
+
+    def _install(self, unit: str, source: str, settings: list[Setting], base: str) -> None:
+        default = words_of(settings, "Install", "DefaultInstance")
+        instance = unit.replace("@.", f"@{default[-1]}.") if default else unit
+        for kind, folder in (("WantedBy", "wants"), ("RequiredBy", "requires"), ("UpheldBy", "upholds")):
+            for target in words_of(settings, "Install", kind):
+                if "@." in instance and "@." not in target:
+                    raise NodeError(f"Destination unit {target} is a non-template unit.")
+                self.files.link(source, join_path(base, f"{target}.{folder}", instance), force=True)
+        for alias in words_of(settings, "Install", "Alias"):
+            self.files.link(source, join_path(base, alias), force=True)
 
     def daemon_reload(self) -> None:
         """Do nothing: no systemd runs here."""
@@ -127,6 +136,8 @@ class ScratchRoot:
         """Return how a unit command would end, as far as the unit's own text tells."""
         if not is_unit_name(unit):
             raise NodeError(f"Unit name {unit} is not valid.")
+        if "@." in unit:
+            raise NodeError(f"Unit name {unit} is missing the instance name.")
         source = self._find(unit)
         if source is None:
             if self._knows_units and not unit.startswith("systemd-"):
