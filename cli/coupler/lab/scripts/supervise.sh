@@ -32,6 +32,7 @@ for group in $GROUPS_OF_MACHINE; do
     mkdir -p "$group/supervisor"
     echo $$ >"$group/supervisor/cgroup.procs"
     if [ -e "$group/cgroup.subtree_control" ]; then
+        # shellcheck disable=SC2013 # the file is one line of words
         for controller in $(cat "$group/cgroup.controllers"); do
             echo "+$controller" >"$group/cgroup.subtree_control" || :
         done
