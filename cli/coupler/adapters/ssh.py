@@ -8,6 +8,7 @@ cluster's known_hosts and the user's own; an unknown key is accepted once, and r
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _CONNECT_TIMEOUT = 10  # seconds
+
+# paramiko prints tracebacks of what it also raises, and what it raises is explained here.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False
 _MOST_AT_ONCE = 50
 
 

@@ -92,10 +92,10 @@ class InitResult:
         )
 
     def _next(self) -> str:
-        if self.dry_run:
-            return "next: cluster init"
         if self.lost:
             return "next: mend what is named above, then run `cluster init` again; the other nodes stay as they are"
+        if self.dry_run:
+            return "next: cluster init"
         return "next: cluster status"
 
 
