@@ -88,7 +88,7 @@ def known_checksums(cluster: Cluster) -> Iterator[Issue]:
     unknown = [artifact for artifact in cluster.artifacts_needed if artifact.urls and artifact.sha256 is None]
     for (key, version), group in groupby(unknown, lambda artifact: (version_key(artifact.name), artifact.version)):
         names = [artifact.name for artifact in group]
-        message = f"no checksum is known for version {version} of {', '.join(names)}: it is not fetched, and its units wait"
+        message = f"no checksum is known for version {version} of {', '.join(names)}: nodes do not fetch it"
         which = f"artifacts.{names[0]}.sha256" if len(names) == 1 else "artifacts.NAME.sha256 for each"
         yield warning("missing-checksum", key, message, f"set {which}, or list the files in your mirror's SHA256SUMS")
 
