@@ -44,7 +44,7 @@ class Repository:
         if result.returncode:
             raise UnreachableError(
                 f"the git repository {self.remote} cannot be read",
-                why=_last_line(result.stderr),
+                why=_cause(result.stderr),
                 next_step="check git.push and git.repository in cluster.yaml, and that `git ls-remote` works here",
             )
         if not result.stdout:
@@ -67,11 +67,11 @@ class Repository:
         commit = self._commit(files, message, parent)
         result = self._git("push", "--porcelain", self.remote, f"{commit}:refs/heads/{self.branch}", check=False)
         if result.returncode:
-            rejected = "rejected" in result.stdout or "rejected" in result.stderr
+            overtaken = "[rejected]" in result.stdout
             raise CouplerError(
                 f"the push to {self.remote} was refused",
-                why="somebody else has published in the meantime" if rejected else _last_line(result.stderr),
-                next_step="run the same command again: it starts from their commit" if rejected else None,
+                why="somebody else has published in the meantime" if overtaken else _cause(result.stderr),
+                next_step="run the same command again: it starts from their commit" if overtaken else None,
             )
         self._git("update-ref", self._ref, commit)
         return commit
@@ -105,7 +105,7 @@ class Repository:
         if result.returncode:
             raise CouplerError(
                 "the commit could not be made" + (f" and signed with {self.signing_key}" if self.signing_key else ""),
-                why=_last_line(result.stderr),
+                why=_cause(result.stderr),
                 next_step="check git.signing_key in cluster.yaml; it is an SSH private key, without a passphrase or "
                 "loaded into ssh-agent",
             )
@@ -132,9 +132,7 @@ class Repository:
             ["git", "-C", str(self.path), *arguments], stdin.encode() if stdin is not None else None, environment
         )
         if check and result.returncode:
-            raise CouplerError(
-                f"git {' '.join(arguments)} failed", why=_last_line(result.stderr.decode(errors="replace"))
-            )
+            raise CouplerError(f"git {' '.join(arguments)} failed", why=_cause(result.stderr.decode(errors="replace")))
         return subprocess.CompletedProcess(
             result.args,
             result.returncode,
@@ -158,6 +156,8 @@ class Repository:
             ) from error
 
 
-def _last_line(text: str) -> str:
+def _cause(text: str) -> str:
+    """Return the line of git's messages that tells why: what a server's hook says, else git's own error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "git said nothing"
+    causes = [line for kind in ("remote: ", "fatal: ", "error: ") for line in lines if line.startswith(kind)]
+    return next(iter([*causes, *reversed(lines)]), "git said nothing")

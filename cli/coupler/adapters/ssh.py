@@ -221,7 +221,7 @@ def _explained(error: Exception, target: Target, access: Access) -> CouplerError
             f"the host key of {target.address} has changed",
             why=f"known is {error.expected_key.fingerprint}, presented is {error.key.fingerprint}: "
             "the machine was installed again, or another one answers at this address",
-            next_step=f"if you know why: ssh-keygen -R '{target.key_name}' -f {access.known_hosts}",
+            next_step=f"if you know why: ssh-keygen -R '{target.key_name}' -f {_file_that_knows(target, access)}",
             host=target.name,
         )
     if isinstance(error, _UnknownHostKey):
@@ -252,6 +252,13 @@ def _explained(error: Exception, target: Target, access: Access) -> CouplerError
         next_step="check that the machine is up and the address right, then run the same command again",
         host=target.name,
     )
+
+
+def _file_that_knows(target: Target, access: Access) -> Path:
+    """Return which of the files of known hosts has a key of this host."""
+    files = (*access.more_known_hosts, Path("~/.ssh/known_hosts").expanduser())
+    known = (path for path in files if path.exists() and paramiko.HostKeys(str(path)).lookup(target.key_name))
+    return next(known, access.known_hosts)
 
 
 def _is_key_problem(error: OSError) -> bool:

@@ -26,7 +26,8 @@ def context(cluster: Cluster) -> dict[str, Any]:
         "cluster": cluster,
         "node_table": node_table(cluster),
         "artifact_list": artifact_list(cluster),
-        "pull_jitter": max(1, cluster.git.interval.seconds // 10),
+        # So many seconds, after a boot too, as a small git server takes to answer everybody.
+        "pull_jitter": max(1, min(cluster.git.interval.seconds // 10, len(cluster.nodes) // 10)),
         "update_server": "disabled" if cluster.os.version else cluster.os.update_server,
         "locksmith": _locksmith(cluster, scheme),
         "locksmithctl_flags": _locksmithctl_flags(cluster, scheme),

@@ -6,6 +6,7 @@ import base64
 import io
 import shutil
 import tarfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,6 @@ from coupler.workflows.workspace import write
 if TYPE_CHECKING:
     from coupler.model import Node
 
-_TASK = "bootstrap : Install the node's files and apply the boot stub"
 STUB = "var/lib/coupler/boot-stub.yaml"
 
 
@@ -43,8 +43,6 @@ class Bootstrap:
         outcomes: dict[str, HostOutcome] = {}
 
         def on_event(event: Event) -> None:
-            if event.state == "ok" and event.task != _TASK:
-                return  # Ansible's own check of the role's arguments
             outcomes[event.host] = run.record(_outcome(event, dry_run=run.dry_run))
 
         for node in run.alive:
@@ -92,4 +90,7 @@ def _outcome(event: Event, *, dry_run: bool) -> HostOutcome:
         "unreachable": (State.UNREACHABLE, event.text),
     }
     state, text = states.get(event.state, (State.FAILED, event.text))
-    return HostOutcome(event.host, state, text)
+    no_space = "No space left on device" in text
+    mend = "free space there: df -h" if no_space else "see to the machine, then run the same command again"
+    outcome = HostOutcome(event.host, state, text)
+    return replace(outcome, next_step=mend) if outcome.failed else outcome

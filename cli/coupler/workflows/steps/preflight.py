@@ -111,7 +111,9 @@ def _ports(cluster: Cluster, node: Node, answer: Answer) -> Iterator[Problem]:
             name in process for name in ours
         ):
             name = process.partition('"')[2].partition('"')[0] or "another process"
-            yield f"port {port}, which {owner} needs, is in use by {name}", f"stop it: systemctl stop {name}"
+            number = process.partition("pid=")[2].partition(",")[0]
+            whose = f"stop it; on the node, `systemctl status {number or name}` shows its unit"
+            yield f"port {port}, which {owner} needs, is in use by {name}", whose
 
 
 def _is_ours(cluster: Cluster, node: Node, owner: str) -> bool:
