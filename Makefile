@@ -30,7 +30,7 @@ check: $(VENV)/dev.installed
 	$(BIN)/lint-imports
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --offline --profile production playbooks roles
-	shellcheck --shell=sh cloud-config/scripts/* roles/*/library/*.sh cli/coupler/*/scripts/*.sh cli/coupler/lab/root/usr/bin/* tests/*.sh
+	shellcheck --shell=sh cloud-config/scripts/* roles/*/files/*.sh cli/coupler/*/scripts/*.sh cli/coupler/lab/root/usr/bin/* tests/*.sh
 
 bench: $(VENV)/bench.installed
 	$(BIN)/python -m tests.bench

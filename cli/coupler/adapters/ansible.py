@@ -145,10 +145,8 @@ def _events(process: subprocess.Popen[str], log: Callable[[str], object]) -> Ite
 
 def _inventory(hosts: tuple[Host, ...], login: Login) -> dict[str, Any]:
     known = " ".join(f'"{path}"' for path in login.known_hosts)
-    options = (
-        f"-o ControlMaster=auto -o ControlPersist=10s -o StrictHostKeyChecking=yes -o UserKnownHostsFile='{known}'"
-    )
-    shared: dict[str, Any] = {"ansible_ssh_common_args": options, "ansible_remote_tmp": "/tmp/.coupler"}  # noqa: S108
+    options = f"-o StrictHostKeyChecking=yes -o UserKnownHostsFile='{known}'"
+    shared = {"ansible_ssh_common_args": options}
     if login.private_key:
         shared |= {"ansible_ssh_private_key_file": str(login.private_key)}
         shared["ansible_ssh_common_args"] += " -o IdentitiesOnly=yes"
