@@ -73,6 +73,7 @@ class Connections:
         self._access = access
         self._clients: dict[Target, paramiko.SSHClient] = {}
         self._lock = threading.Lock()
+        self._closed = False
 
     def __enter__(self) -> Connections:
         return self
@@ -98,12 +99,18 @@ class Connections:
             output, errors = stdout.read(), stderr.read()
             status = stdout.channel.recv_exit_status()
         except (OSError, EOFError, paramiko.SSHException) as error:
-            self.forget(target)
             cause = f"no answer within {timeout:.0f} s" if isinstance(error, TimeoutError) else str(error)
-            raise UnreachableError(
-                "the SSH connection broke", why=cause or type(error).__name__, host=target.name
-            ) from error
+            raise self._broken(target, cause or type(error).__name__) from error
+        if status < 0:
+            raise self._broken(target, "it was closed before the script had ended")
         return Completed(status, output.decode(errors="replace"), errors.decode(errors="replace"))
+
+    def _broken(self, target: Target, cause: str) -> BaseException:
+        """Return what to raise for a connection that broke: no news of the node if it was we who closed it."""
+        self.forget(target)
+        if self._closed:
+            return KeyboardInterrupt()
+        return UnreachableError("the SSH connection broke", why=cause, host=target.name)
 
     def forget(self, target: Target) -> None:
         """Close the connection to a node; the next question opens a new one."""
@@ -147,6 +154,7 @@ class Connections:
 
     def close(self) -> None:
         """Close every connection."""
+        self._closed = True
         with self._lock:
             clients = list(self._clients.values())
             self._clients.clear()

@@ -23,13 +23,18 @@ same() {
 
 # put FILE TARGET: a whole file or none, with the mode that it has in the bundle.
 put() {
-    { [ -d "${2%/*}" ] || mkdir -p "${2%/*}"; } && cp --preserve=mode "$1" "$2.$$" && mv "$2.$$" "$2"
+    { [ -d "${2%/*}" ] || mkdir -p "${2%/*}"; } && cp --preserve=mode "$1" "$2.new" && mv "$2.new" "$2"
 }
 
 changed=false files=
-staging=$(mktemp -d /run/coupler-bundle.XXXXXX) || answer true "cannot make a folder in /run"
+# One at a time: a run that was killed may still be at work here, and what it leaves are keys.
+exec 9> /run/coupler-install.lock
+flock 9
+staging=/run/coupler-bundle
 trap 'rm -rf "$staging"' EXIT
-mkdir "$staging/root"
+trap 'exit 1' HUP INT PIPE TERM
+rm -rf "$staging"
+mkdir -p "$staging/root" || answer true "cannot make a folder in /run"
 message=$(printf '%s' "$bundle" | base64 -d 2>&1 | tar -xpf - -C "$staging/root" --no-same-owner 2>&1) ||
     answer true "cannot unpack the bundle: $message"
 
@@ -44,7 +49,7 @@ done < "$staging/list"
 if ! cmp -s "$stub" "$applied"; then
     changed=true
     if ! "$check"; then
-        message=$(coreos-cloudinit --from-file="$stub" 2>&1) || answer true "cannot apply the boot stub: $message"
+        message=$(coreos-cloudinit --from-file="$stub" 2>&1 < /dev/null 9>&-) || answer true "cannot apply the boot stub: $message"
         cp "$stub" "$applied.new" && mv "$applied.new" "$applied"
     fi
 fi
