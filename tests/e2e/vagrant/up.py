@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,7 @@ namespaces = []
 
 def main() -> None:
     """Build the box, then go on in namespaces of our own."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is cleared away then, too
     nodes = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     image = ensure_image(CACHE / "lab", lambda text: print(text, flush=True))
     with tempfile.TemporaryDirectory(prefix="coupler-vagrant-") as folder:
@@ -59,7 +61,10 @@ def main() -> None:
         prepare(work, nodes, image)
         box = ensure_box(image, public_key_of_vagrant(work))
         isolated = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        subprocess.run([*isolated, sys.executable, __file__, "--inside", str(work), str(box)], check=True)
+        # The shell is process 1 there and reaps machines that have ended: libvirt waits until they are gone.
+        reaper = ["sh", "-c", '"$@" & wait $!', "sh"]
+        program = [sys.executable, __file__, "--inside", str(work), str(box)]
+        subprocess.run([*isolated, *reaper, *program], check=True)
 
 
 def ensure_box(image: Image, key: str) -> Path:
@@ -143,7 +148,7 @@ def inside(work: Path, box: Path) -> None:
 
     run("vagrant", "box", "add", "--name", "coupler-test", str(box))
     began = time.monotonic()
-    run("vagrant", "up")
+    run("vagrant", "up", "--no-tty")
     print(f"vagrant up: {time.monotonic() - began:.0f} s", flush=True)
 
     run("cluster", "status")
@@ -163,7 +168,8 @@ def inside(work: Path, box: Path) -> None:
 def start_libvirt(work: Path) -> None:
     """Start virtlogd and libvirtd with folders of their own; they end with our process namespace."""
     subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)  # of our network namespace
-    for name in ("etc", "run", "var/lib", "var/cache", "var/log"):
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
+    for name in ("etc", "var/lib", "var/cache", "var/log"):
         folder = work / "libvirt" / name
         folder.mkdir(parents=True)
         place = Path("/") / name / "libvirt"
