@@ -1,19 +1,26 @@
-"""Labs for tests: real machines, always taken down."""
+"""Labs for tests: real machines, always taken down; and sites, where an operator works with one."""
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import coupler
 from coupler.lab import Lab, requirements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _numbers = count(1)
+_PATIENCE = 300  # seconds after which a command counts as hung
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +40,135 @@ def make_lab(lab_host: None) -> Iterator[Callable[[], Lab]]:
         lab = Lab(f"test-{os.getpid()}-{next(_numbers)}")
         labs.append(lab)
         return lab
+
+    yield make
+    for lab in labs:
+        lab.down(forget=True)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What `cluster` came to: its exit code, what a person reads, and the envelope where JSON was asked for."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def envelope(self) -> dict[str, Any]:
+        """The JSON envelope."""
+        value: dict[str, Any] = json.loads(self.stdout)
+        return value
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The `data` of the envelope."""
+        value: dict[str, Any] = self.envelope["data"]
+        return value
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The nodes that a run lost, each with the reason."""
+        return {host["host"]: host["text"] for host in self.data["failed"]}
+
+    def states(self, step: str) -> dict[str, str]:
+        """Return what became of each node in a step of a run."""
+        [found] = [entry for entry in self.data["steps"] if entry["title"] == step]
+        return {host["host"]: host["state"] for host in found["hosts"]}
+
+
+@dataclass(frozen=True)
+class Site:
+    """An operator's folder with a cluster.yaml, and the lab whose machines it describes."""
+
+    folder: Path
+    lab: Lab
+
+    @property
+    def file(self) -> Path:
+        """The cluster.yaml."""
+        return self.folder / "cluster.yaml"
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """The names of the lab's machines."""
+        return tuple(entry.machine.name for entry in self.lab.status().machines)
+
+    @property
+    def published(self) -> str:
+        """The commit that the cluster's branch is at."""
+        return self.git("rev-parse", "main")
+
+    def mark(self, verb: str) -> str:
+        """Return what is in the environment of every process that a run of this verb here starts."""
+        return f"{verb} in {self.folder}"
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `cluster` as a shell does: in a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "coupler", *arguments],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(Path(coupler.__file__).parents[1]),  # this very code, from any folder
+                "STARTED_BY_TEST": self.mark(arguments[0]),
+            },
+            process_group=0,
+        )
+
+    def cluster(self, *arguments: str) -> Answer:
+        """Run `cluster`. No answer of it is a traceback."""
+        process = self.start(*arguments)
+        stdout, stderr = process.communicate(timeout=_PATIENCE)
+        assert "Traceback" not in stderr
+        return Answer(process.returncode, stdout, stderr)
+
+    def json(self, *arguments: str) -> Answer:
+        """Run `cluster` with JSON as output."""
+        return self.cluster(*arguments, "--output", "json")
+
+    def edit(self, old: str, new: str) -> None:
+        """Change cluster.yaml."""
+        text = self.file.read_text()
+        assert old in text
+        self.file.write_text(text.replace(old, new))
+
+    def inside(self, machine: str, script: str) -> str:
+        """Run a script as root in a machine, past the network; return what it printed."""
+        done = self.lab.exec(machine, ["sh", "-c", script])
+        assert done.returncode == 0, f"{machine}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def everywhere(self, script: str) -> dict[str, str]:
+        """Run a script as root in every machine."""
+        return {machine: self.inside(machine, script) for machine in self.machines}
+
+    def git(self, *arguments: str) -> str:
+        """Run git in the repository that the machines pull from."""
+        argv = ["git", "-C", str(self.lab.repository_path), *arguments]
+        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def make_site(make_lab: Callable[[], Lab], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Site]]:
+    """Make sites with as many machines as asked for; at the end of the module nothing of them is left."""
+    labs: list[Lab] = []
+
+    def make(machines: int) -> Site:
+        lab = make_lab()
+        labs.append(lab)
+        folder = tmp_path_factory.mktemp("site") / lab.name
+        folder.mkdir()
+        site = Site(folder, lab)
+        up = site.cluster("lab", "up", "--nodes", str(machines))
+        assert up.exit_code == 0, up.stderr
+        # Nodes look when they are told to, or boot: no test depends on when their timer elapses.
+        site.edit("  signing_key:", "  interval: 1h\n  signing_key:")
+        return site
 
     yield make
     for lab in labs:
