@@ -9,7 +9,9 @@ DEMO := demo
 
 # What the lab needs on a bare Debian or Ubuntu machine, and what the tests need on top.
 LAB_PACKAGES := python3-venv git openssh-client iproute2 systemd-container mmdebstrap squashfs-tools debian-archive-keyring binutils
-TEST_PACKAGES := shellcheck tmux vagrant vagrant-libvirt
+TEST_PACKAGES := shellcheck vagrant vagrant-libvirt
+VAGRANT_PACKAGES := libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system libvirt-clients qemu-system-x86 \
+	qemu-utils dnsmasq-base iptables
 
 .PHONY: demo test check bench test-vagrant schema golden clean
 
@@ -35,8 +37,10 @@ check: $(VENV)/dev.installed
 bench: $(VENV)/bench.installed
 	$(BIN)/python -m tests.bench
 
+# A real `vagrant up` of three machines under software emulation: some ten minutes.
 test-vagrant: $(VENV)/dev.installed
-	tests/e2e/vagrant/up.sh
+	@tests/packages.sh $(TEST_PACKAGES) $(VAGRANT_PACKAGES)
+	$(BIN)/python tests/e2e/vagrant/up.py 3
 
 # What is checked in and made from the code: the JSON Schema, and the golden documents (read the diff).
 schema: $(VENV)/dev.installed

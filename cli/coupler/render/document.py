@@ -50,7 +50,7 @@ def render_document(cluster: Cluster) -> str:
 
 def render_boot_stub(cluster: Cluster) -> str:
     """Return the user-data that makes a machine pull: the same for every node."""
-    return _assemble(cluster, BOOT_STUB_HEADER, ("common/pull",), with_extra=False).text
+    return _assemble(cluster, BOOT_STUB_HEADER, ("common/access", "common/pull"), with_extra=False).text
 
 
 def _assemble(cluster: Cluster, header: str, names: tuple[str, ...], *, with_extra: bool) -> Document:
@@ -66,6 +66,7 @@ def _fragment_names(cluster: Cluster) -> tuple[str, ...]:
     dialect = cluster.os.distribution.value
     kubernetes = ("flatcar/kubernetes",) if cluster.kubernetes.enabled else ()
     return (
+        "common/access",
         "common/identity",
         "common/pull",
         "common/host",

@@ -127,7 +127,7 @@ def test_user_fragment_must_not_redefine_what_coupler_writes(cluster_of):
 
 def test_document_remembers_its_fragments_in_order(cluster_of):
     origins = [fragment.origin for fragment in document(cluster_of(THREE)).fragments]
-    assert origins[0] == "cloud-config/common/identity.yaml.j2"
+    assert origins[0] == "cloud-config/common/access.yaml.j2"
     assert origins[-1] == "cloud-config/common/target.yaml.j2"
 
 
