@@ -86,16 +86,17 @@ class Workspace:
 def write(path: Path, content: bytes, mode: int) -> None:
     """Write a file whole or not at all, with its mode from the first moment; a crash leaves the old one."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    draft = path.with_name(f".{path.name}.new")  # always this name: the next run takes what a killed one has left
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(descriptor)
-        Path(name).chmod(mode)
-        Path(name).replace(path)
+        draft.chmod(mode)
+        draft.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise
 
 
