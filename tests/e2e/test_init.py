@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import fcntl
 import re
+import subprocess
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -306,9 +307,34 @@ def test_a_change_is_published_pulled_and_what_it_concerns_restarted(site: Site)
     assert site.cluster("status").exit_code == 0
 
 
+WRITE_UNTIL_TOLD = """
+until [ -e /run/enough ]; do
+    etcdctl put --command-timeout=5s during-a-change "$((count += 1))" > /dev/null 2>&1 || echo failed
+done
+rm /run/enough
+echo "$count writes"
+"""
+
+
+def test_a_change_of_every_member_never_costs_etcd_its_quorum(site: Site) -> None:
+    before = site.everywhere("systemctl show -P InvocationID etcd")
+    site.edit('{max-txn-ops: "256"}', '{max-txn-ops: "300"}')
+    command = site.lab.command("node-1", ["sh", "-lc", WRITE_UNTIL_TOLD])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        answer = site.json("init")
+        site.inside("node-1", "touch /run/enough")
+        output, _ = writer.communicate()
+    assert answer.exit_code == 0
+    after = site.everywhere("systemctl show -P InvocationID etcd")
+    assert all(after[node] != before[node] for node in before), "every member was restarted"
+    *failures, writes = output.splitlines()
+    assert failures == []
+    assert int(writes.split()[0]) > len(before)
+
+
 def test_limit_leaves_the_other_nodes_alone_until_a_run_without_it(site: Site) -> None:
     parent = site.published
-    site.edit('{max-txn-ops: "256"}', '{max-txn-ops: "512"}')
+    site.edit('{max-txn-ops: "300"}', '{max-txn-ops: "512"}')
     limited = site.json("init", "--limit", "node-2")
     assert limited.exit_code == 0
     assert limited.states("pull") == {"node-2": "done"}

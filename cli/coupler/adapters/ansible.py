@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,16 +77,14 @@ def run_playbook(
     command = [sys.executable, "-m", "ansible", "playbook", "--inventory", str(inventory), "--extra-vars", f"@{values}"]
     command += ["--forks", str(min(_MOST_FORKS, max(1, len(hosts)))), *(["--check"] if check else []), str(playbook)]
     heard: set[str] = set()
-    # The path of a Unix socket has 107 characters at most, and `folder` may have more than that already.
-    sockets = tempfile.TemporaryDirectory(prefix="coupler-")
-    with sockets, log.open("w", encoding="utf-8") as log_file:
+    with log.open("w", encoding="utf-8") as log_file:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log_file,
             text=True,
-            env=_environment(playbook, folder, sockets.name),
+            env=_environment(playbook, folder),
             start_new_session=True,  # a Ctrl-C is for us; we decide what becomes of Ansible
         )
         try:
@@ -97,7 +94,6 @@ def run_playbook(
             process.wait()
         finally:
             _end(process)
-            _hang_up(Path(sockets.name))
     silent = [host.name for host in hosts if host.name not in heard]
     if silent:
         raise CouplerError(
@@ -115,21 +111,6 @@ def _end(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_GRACE)
-
-
-def _hang_up(sockets: Path) -> None:
-    """Close the connections that OpenSSH keeps open for Ansible's next task (ssh(1), -O exit)."""
-    masters = [
-        subprocess.Popen(
-            ["ssh", "-F", "none", "-O", "exit", "-o", f"ControlPath={socket}", "-"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for socket in sockets.glob("*")
-    ]
-    for master in masters:
-        master.wait()
 
 
 def _events(process: subprocess.Popen[str], log: Callable[[str], object]) -> Iterator[Event]:
@@ -157,7 +138,7 @@ def _inventory(hosts: tuple[Host, ...], login: Login) -> dict[str, Any]:
     return {"nodes": {"hosts": entries, "vars": shared}}
 
 
-def _environment(playbook: Path, folder: Path, sockets: str) -> dict[str, str]:
+def _environment(playbook: Path, folder: Path) -> dict[str, str]:
     """Return Ansible's environment: nothing of the user's own Ansible configuration gets in."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     return inherited | {
@@ -165,7 +146,6 @@ def _environment(playbook: Path, folder: Path, sockets: str) -> dict[str, str]:
         "ANSIBLE_CALLBACK_PLUGINS": str(_PLUGINS),
         "ANSIBLE_HOME": str(folder / "ansible"),
         "ANSIBLE_LOCAL_TEMP": str(folder / "ansible" / "tmp"),
-        "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets,
         "LC_ALL": "C.UTF-8",
     }
 

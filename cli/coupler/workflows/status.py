@@ -101,6 +101,8 @@ class ClusterStatus:
             trouble = self._trouble(answer)
             if trouble:
                 lines.append(f"{answer.node}: {trouble}")
+            elif answer.pulled.get("result") == "kept":
+                lines.append(f"{answer.node}: keeps its last good document: {answer.pulled.get('reason')}")
         lines += [line for group in report.waiting(self.reports.values()) for line in group.lines()]
         return ["", *lines] if lines else []
 

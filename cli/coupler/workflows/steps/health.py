@@ -31,30 +31,41 @@ class Health:
         """Ask every node until it is healthy, for `DEADLINE` seconds at most."""
         if run.plans_changes:
             return StepOutcome(self.title, State.PLANNED, "would wait for a quorum of etcd")
-        deadline = time.monotonic() + (0 if run.dry_run else DEADLINE)
         lock = threading.Lock()
 
         def ask(node: Node) -> HostOutcome:
-            while True:
-                answer = report.ask(run.connections, run.cluster, node)
-                with lock:
-                    self.reports[node.name] = answer
-                lack = lacks(answer, run.commit)
-                if not lack:
-                    return HostOutcome(node.name, State.OK, _well(answer))
-                if time.monotonic() > deadline:
-                    raise HostFailedError(
-                        lack,
-                        next_step=f"see its journal: ssh {node.ssh_user}@{node.ssh_address} journalctl -b -u etcd",
-                        host=node.name,
-                    )
-                run.progress.host(HostOutcome(node.name, State.RUNNING, lack))
-                time.sleep(_PAUSE)
+            answer = await_health(run, node, 0 if run.dry_run else DEADLINE)
+            with lock:
+                self.reports[node.name] = answer
+            return HostOutcome(node.name, State.OK, _well(answer))
 
         outcomes = run.on_every_node(ask)
         members = [r for r in self.reports.values() if r.etcd and r.etcd.healthy]
         quorum = f"etcd: {len(members)} of {len(run.cluster.etcd_members)} members healthy"
         return hosts_step(self.title, outcomes, quorum)
+
+
+def await_health(run: Run, node: Node, seconds: float = DEADLINE) -> Report:
+    """Ask a node until it lacks nothing, and return its last report.
+
+    Raises:
+        HostFailedError: it still lacks something after `seconds`.
+        UnreachableError: it does not answer.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = report.ask(run.connections, run.cluster, node)
+        lack = lacks(answer, run.commit)
+        if not lack:
+            return answer
+        if time.monotonic() > deadline:
+            raise HostFailedError(
+                lack,
+                next_step=f"see its journal: ssh {node.ssh_user}@{node.ssh_address} journalctl -b -u etcd",
+                host=node.name,
+            )
+        run.progress.host(HostOutcome(node.name, State.RUNNING, lack))
+        time.sleep(_PAUSE)
 
 
 def lacks(answer: Report, commit: str) -> str | None:

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from coupler.errors import HostFailedError
-from coupler.result import HostOutcome, State, StepOutcome, json_object
+from coupler.result import HostOutcome, Json, State, StepOutcome, json_object
+from coupler.workflows import report
 from coupler.workflows.run import Run, checked, hosts_step, target
+from coupler.workflows.steps.health import await_health
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from coupler.model import Node
 
 _TIMEOUT = 900  # seconds; as long as coupler-pull.service may take
 
-_APPLIED = """
-applied() { sed -n 's/.*"applied": "\\([^"]*\\)".*/\\1/p' /run/coupler/status.json 2>/dev/null; }
-echo "$(applied)"
-"""
-_ANSWER = "cat /run/coupler/status.json 2>/dev/null || true\n"
-_REPORT = _APPLIED + _ANSWER
+_STATUS = "cat /run/coupler/status.json 2>/dev/null || true\n"
 # A pull that is under way may have looked before the commit was there: then a second one follows.
-_PULL = f"""{_APPLIED}
+_PULL = f"""
 for attempt in 1 2; do
     systemctl start coupler-pull.service
-    [ "$(applied)" != "$COMMIT" ] || break
+    ! grep -qs "\\"applied\\": \\"$COMMIT\\"" /run/coupler/status.json || break
 done
-{_ANSWER}"""
+{_STATUS}"""
 
 
 class Pull:
-    """The node fetches, verifies, validates and applies by itself; we only ask it to do so at once."""
+    """The node fetches, verifies, validates and applies by itself; we only ask it to do so at once.
+
+    All nodes are asked together, but members of a healthy etcd take turns: what a commit changes may restart them, and
+    the next one follows when the one before is healthy again. If one is not, the rest keep what they have.
+    """
 
     title = "pull"
 
@@ -38,28 +43,69 @@ class Pull:
         if run.plans_changes:
             planned = tuple(HostOutcome(node.name, State.PLANNED, "would pull") for node in run.alive)
             return hosts_step(self.title, planned, "would ask every node to pull")
-        script = _REPORT if run.dry_run else _PULL
+        turns = _Turns()
+        commit = run.commit[:12]
 
         def ask(node: Node) -> HostOutcome:
-            completed = run.connections.run(target(node), f"COMMIT={run.commit}\n{script}", timeout=_TIMEOUT)
-            checked(node, completed.exit_status, completed.stderr)
-            before, _, status = completed.stdout.partition("\n")
-            if run.dry_run and before != run.commit:
-                return HostOutcome(node.name, State.PLANNED, f"would apply {run.commit[:12]}")
-            return _outcome(node, before, status, run.commit)
+            before = _status(run, node, _STATUS).get("applied")
+            current = before == run.commit
+            unchanged = HostOutcome(node.name, State.UNCHANGED, f"is at {commit}")
+            if run.dry_run:
+                return unchanged if current else HostOutcome(node.name, State.PLANNED, f"would apply {commit}")
+            if before and not current and _serves_etcd(run, node):
+                with turns.turn_of(node):
+                    _pull(run, node)
+                    await_health(run, node)
+            else:
+                _pull(run, node)
+            return unchanged if current else HostOutcome(node.name, State.DONE, f"applied {commit}")
 
-        return hosts_step(self.title, run.on_every_node(ask), f"commit {run.commit[:12]}")
+        return hosts_step(self.title, run.on_every_node(ask), f"commit {commit}")
 
 
-def _outcome(node: Node, before: str, status: str, commit: str) -> HostOutcome:
-    report = json_object(status)
-    if report.get("applied") != commit:
+class _Turns:
+    """One after another, and none after one that failed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._failed: str | None = None
+
+    @contextmanager
+    def turn_of(self, node: Node) -> Iterator[None]:
+        """Wait for the turn of `node`. Raises HostFailedError where an earlier one failed."""
+        with self._lock:
+            if self._failed:
+                raise HostFailedError(
+                    "it was not asked to pull",
+                    why=f"{self._failed} failed before it, and with both etcd might lose its quorum",
+                    next_step=f"mend {self._failed}, then run `cluster init` again",
+                    host=node.name,
+                )
+            try:
+                yield
+            except BaseException:
+                self._failed = node.name
+                raise
+
+
+def _pull(run: Run, node: Node) -> None:
+    """Raise HostFailedError where the node is not at the commit afterwards."""
+    status = _status(run, node, f"COMMIT={run.commit}\n{_PULL}")
+    if status.get("applied") != run.commit:
         raise HostFailedError(
-            f"it did not apply commit {commit[:12]}",
-            why=report.get("reason") or "coupler-pull left no report",
+            f"it did not apply commit {run.commit[:12]}",
+            why=status.get("reason") or "coupler-pull left no report",
             next_step=f"see its journal: ssh {node.ssh_user}@{node.ssh_address} journalctl -u coupler-pull",
             host=node.name,
         )
-    if before == commit:
-        return HostOutcome(node.name, State.UNCHANGED, f"is at {commit[:12]}")
-    return HostOutcome(node.name, State.DONE, f"applied {commit[:12]}")
+
+
+def _status(run: Run, node: Node, script: str) -> Json:
+    completed = run.connections.run(target(node), script, timeout=_TIMEOUT)
+    checked(node, completed.exit_status, completed.stderr)
+    return json_object(completed.stdout)
+
+
+def _serves_etcd(run: Run, node: Node) -> bool:
+    etcd = report.ask(run.connections, run.cluster, node).etcd
+    return etcd is not None and etcd.healthy
