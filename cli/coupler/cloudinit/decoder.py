@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,8 @@ def zero(wanted: Type) -> Any:
     return [] if wanted.kind is Kind.SLICE else _ZERO[wanted.kind]
 
 
-class Decoder:
-    """What both lineages share. The differences are in the methods that raise NotImplementedError here."""
+class Decoder(ABC):
+    """What both lineages share. The differences are in the abstract methods."""
 
     lineage: Lineage
     anchor_word: str
@@ -44,31 +45,31 @@ class Decoder:
         self.depth = 0
         self.through_alias = 0
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027 - one lineage collects nothing
         """Raise what was collected."""
 
-    def mismatch(self, node: Node, wanted: str) -> None:
+    def mismatch(self, node: Node, wanted: str) -> None:  # noqa: B027 - one lineage passes over it
         """Note that a node's value is not of the wanted type."""
 
+    @abstractmethod
     def null(self, wanted: Type, current: Any) -> tuple[bool, Any]:
         """Return (whether a value came of null, the value)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scalar(self, resolved: Resolved, text: str, wanted: Type) -> Any:
         """Return a scalar as a value of the wanted type, NEVER if it cannot be one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def typed_mapping(self, node: Node, wanted: Type, target: dict[str, Any]) -> bool:
         """Decode a mapping into a section; return whether it was one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def weak_mapping(self, node: Node, target: dict[Any, Any]) -> None:
         """Decode a mapping into a dict of `MapKey`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def anchor(self, node: Node) -> Node:
         """Return the node that an alias means."""
-        raise NotImplementedError
 
     def count(self) -> None:
         """Count a value; refuse a document that decodes to far more than it is."""
@@ -107,9 +108,9 @@ class Decoder:
                 self.mismatch(target, wanted.name)
             return False, current
 
+    @abstractmethod
     def duplicates(self, node: Node) -> bool:
         """Note the keys that a mapping has twice, if the lineage minds; return whether there are any."""
-        raise NotImplementedError
 
     def typed_sequence(self, node: Node, wanted: Type, current: list[Any]) -> list[Any]:
         """Return a list's elements; those that came to nothing are left out."""
@@ -120,9 +121,9 @@ class Decoder:
                 items.append(value)
         return items
 
+    @abstractmethod
     def start_of_list(self, current: list[Any]) -> list[Any]:
         """Return the list that the elements are added to; `current` is what an equal key before gave."""
-        raise NotImplementedError
 
     def _typed_scalar(self, node: Node, wanted: Type, current: Any) -> tuple[bool, Any]:
         resolved = resolve(node, self.lineage)
