@@ -300,7 +300,6 @@ Flag: TypeAlias = Annotated[bool, BeforeValidator(_flag)]
 Port: TypeAlias = Annotated[int, Field(ge=1, le=65535), BeforeValidator(count_of)]
 Name: TypeAlias = Annotated[str, BeforeValidator(name_of), WithJsonSchema({"type": "string", "maxLength": 63})]
 Host: TypeAlias = Annotated[str, BeforeValidator(_host)]
-Address: TypeAlias = Annotated[IPv4Address, BeforeValidator(address_of)]
 Network: TypeAlias = Annotated[
     IPv4Network, BeforeValidator(_network), WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+/[0-9]+$"})
 ]
