@@ -222,6 +222,14 @@ def test_a_machine_that_is_off_is_named(lab: Lab) -> None:
         lab.exec("node-7", ["true"])
 
 
+def test_a_cable_that_vanishes_while_it_is_looked_at_does_not_matter(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel takes the cable of a killed machine away at its own time: here, between the look and the deed."""
+    lab.kill("node-2")
+    monkeypatch.setattr("coupler.lab.network.interface_exists", lambda _: True)
+    lab.start("node-2")
+    assert over_ssh(lab, "node-2", "true").returncode == 0
+
+
 def test_cut_machine_hears_nobody_and_keeps_its_address(lab: Lab) -> None:
     address = inside(lab, "node-1", "ip -o -4 address show dev host0")
     ping = ["ping", "-c1", "-W1", str(lab.plan(2)[0].address)]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from coupler.errors import CouplerError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
 LABS = IPv4Network("10.213.0.0/16")
 """Every lab gets a /24 of this."""
@@ -90,13 +90,12 @@ class Network:
         """Lay cables to machines, each given as address, MAC, and id of a process in its network namespace."""
         cables = [(self.cable(address), mac, pid) for address, mac, pid in machines]
         # What a machine killed a moment ago leaves until the kernel has cleared its namespace away.
-        stale = [f"link delete {cable}" for cable, _, _ in cables if interface_exists(cable)]
+        _delete_links(cable for cable, _, _ in cables if interface_exists(cable))
         ip_batch(
-            *stale,
             *(
                 f"link add {cable} master {self.bridge} up type veth peer name host0 address {mac} netns {pid}"
                 for cable, mac, pid in cables
-            ),
+            )
         )
 
     def remove(self, owner: str) -> None:
@@ -106,8 +105,7 @@ class Network:
         names = [path.name for path in Path("/sys/class/net").glob(f"{self.bridge}*")]
         self._filter("--delete")
         own = [name for name in names if name == self.bridge or name.startswith(f"{self.bridge}-")]
-        # -force goes on: a cable may vanish by itself between the look and the deed.
-        ip_batch(*(f"link delete {name}" for name in sorted(own, reverse=True)), force=True)
+        _delete_links(sorted(own, reverse=True))
 
     def _filter(self, action: str) -> None:
         """Let the host's packet filter pass what machines send each other, where it looks at frames on a bridge.
@@ -142,16 +140,25 @@ def stable_mac(seed: str) -> str:
     return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
 
 
-def ip_batch(*lines: str, force: bool = False) -> None:
-    """Run `ip` once for all `lines`; with `force` it goes on behind a line that fails.
+def ip_batch(*lines: str) -> None:
+    """Run `ip` once for all `lines`.
 
     Raises:
-        CouplerError: a line failed, and `force` is not given.
+        CouplerError: a line failed.
     """
-    argv = ["ip", *(["-force"] if force else []), "-batch", "-"]
-    done = subprocess.run(argv, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False)
-    if done.returncode and not force:
+    done = _ip(*lines)
+    if done.returncode:
         raise CouplerError("the lab's network could not be set up", why=done.stderr.strip())
+
+
+def _delete_links(names: Iterable[str]) -> None:
+    """Delete interfaces. A cable may vanish by itself between the look and the deed, so a miss is no failure."""
+    _ip(*(f"link delete {name}" for name in names), options=("-force",))
+
+
+def _ip(*lines: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    argv = ["ip", *options, "-batch", "-"]
+    return subprocess.run(argv, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False)
 
 
 def take_network(owner: str, taken: Collection[Network]) -> Network:
