@@ -71,6 +71,16 @@ YamlNode: TypeAlias = ScalarNode | SequenceNode | MappingNode
 
 def compose(text: str) -> YamlNode | None:
     """Return the tree of the document in `text`, None for an empty one. Raises yaml.MarkedYAMLError."""
+    try:
+        return _compose(text)
+    except yaml.MarkedYAMLError as error:
+        # libyaml has a bound of its own since 0.2.6, and may come to it while it reads ahead of the events.
+        if error.problem == "exceeded maximum nesting depth":
+            raise TooDeepError(problem="too deep", problem_mark=error.problem_mark) from None
+        raise
+
+
+def _compose(text: str) -> YamlNode | None:
     events: Iterator[Any] = iter(yaml.parse(text, Loader=_Loader))
     root = None
     for event in events:
