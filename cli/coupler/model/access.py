@@ -89,3 +89,7 @@ class Git(Section):
     interval: Annotated[DurationText, AfterValidator(_interval)] = Field(
         default=Duration("5m"), description=f"How often the nodes look for a new commit; at least {MIN_INTERVAL}s."
     )
+    health_timeout: DurationText = Field(
+        default=Duration("2m"),
+        description="How long units may take to be well after a change, before the node goes back.",
+    )
