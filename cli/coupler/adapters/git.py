@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from coupler.errors import CouplerError, UnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _TIMEOUT = 60  # seconds; one git command
 
@@ -33,14 +33,15 @@ class Repository:
     signing_key: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
-    def published(self) -> str | None:
-        """Fetch, and return the commit that the branch is at; None where it has none yet.
+    def published(self, branch: str | None = None) -> str | None:
+        """Fetch, and return the commit that the branch (by default the cluster's) is at; None where there is none.
 
         Raises:
             UnreachableError: the remote does not answer or is no repository.
         """
+        branch = branch or self.branch
         self._prepare()
-        result = self._git("ls-remote", self.remote, f"refs/heads/{self.branch}", check=False)
+        result = self._git("ls-remote", self.remote, f"refs/heads/{branch}", check=False)
         if result.returncode:
             raise UnreachableError(
                 f"the git repository {self.remote} cannot be read",
@@ -49,43 +50,48 @@ class Repository:
             )
         if not result.stdout:
             return None
-        self._git("fetch", "--quiet", "--no-tags", self.remote, f"+refs/heads/{self.branch}:{self._ref}")
-        return self._git("rev-parse", self._ref).stdout.strip()
+        self._git("fetch", "--quiet", "--no-tags", self.remote, f"+refs/heads/{branch}:{_ref(branch)}")
+        return self._git("rev-parse", _ref(branch)).stdout.strip()
 
     def content(self, commit: str, name: str) -> bytes | None:
         """Return the file `name` of `commit`, or None where it has none."""
         result = self._run(["git", "-C", str(self.path), "show", f"{commit}:{name}"])
         return result.stdout if result.returncode == 0 else None
 
-    def publish(self, files: Mapping[str, str], message: str, parent: str | None) -> str:
-        """Commit `files` on top of `parent` and push. Returns the new commit.
+    def commit_of(self, name: str) -> str | None:
+        """Return the commit that `name` (a hash, or `HEAD~1` and the like from the branch's newest) stands for."""
+        name = name.replace("HEAD", _ref(self.branch), 1) if name.startswith("HEAD") else name
+        result = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", check=False)
+        return result.stdout.strip() or None
+
+    def follows(self, commit: str, ancestor: str) -> bool:
+        """Whether `ancestor` is `commit` itself or one of its ancestors."""
+        return self._git("merge-base", "--is-ancestor", ancestor, commit, check=False).returncode == 0
+
+    def history(self, commit: str, count: int) -> list[tuple[str, str]]:
+        """Return hash and subject of `commit` and its ancestors, newest first, `count` at most."""
+        lines = self._git("log", f"--max-count={count}", "--format=%H %s", commit).stdout.splitlines()
+        return [(line.partition(" ")[0], line.partition(" ")[2]) for line in lines]
+
+    def is_signed_by(self, commit: str, allowed_signers: Iterable[str]) -> bool:
+        """Whether one of `allowed_signers` (lines of ssh-keygen(1), ALLOWED SIGNERS) has signed `commit`."""
+        with tempfile.NamedTemporaryFile("w", prefix="coupler-signers-", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in allowed_signers))
+            file.flush()
+            options = ("-c", "gpg.format=ssh", "-c", f"gpg.ssh.allowedSignersFile={file.name}")
+            return self._git(*options, "verify-commit", commit, check=False).returncode == 0
+
+    def last_known(self) -> str | None:
+        """Return the commit that the branch was at when something was last published from here; None before that."""
+        return self._git("rev-parse", "--verify", "--quiet", self._known, check=False).stdout.strip() or None
+
+    def commit(self, files: Mapping[str, str], message: str, parent: str | None) -> str:
+        """Commit `files` on top of `parent`, without publishing it. Returns the new commit.
 
         Raises:
-            CouplerError: the commit cannot be signed; or somebody else has published since `parent`.
+            CouplerError: it cannot be made, or not be signed.
         """
         self._prepare()
-        commit = self._commit(files, message, parent)
-        result = self._git("push", "--porcelain", self.remote, f"{commit}:refs/heads/{self.branch}", check=False)
-        if result.returncode:
-            overtaken = "[rejected]" in result.stdout
-            raise CouplerError(
-                f"the push to {self.remote} was refused",
-                why="somebody else has published in the meantime" if overtaken else _cause(result.stderr),
-                next_step="run the same command again: it starts from their commit" if overtaken else None,
-            )
-        self._git("update-ref", self._ref, commit)
-        return commit
-
-    @property
-    def _ref(self) -> str:
-        return f"refs/remotes/published/{self.branch}"
-
-    def _prepare(self) -> None:
-        if not (self.path / "HEAD").exists():
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._git("init", "--quiet", "--bare")
-
-    def _commit(self, files: Mapping[str, str], message: str, parent: str | None) -> str:
         with tempfile.TemporaryDirectory(prefix="coupler-index-") as folder:
             index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
             if parent:
@@ -110,6 +116,46 @@ class Repository:
                 "loaded into ssh-agent",
             )
         return result.stdout.strip()
+
+    def push(self, commit: str) -> None:
+        """Move the branch to `commit`, never by force.
+
+        Raises:
+            CouplerError: the remote refuses it, or somebody else has published what `commit` does not follow.
+        """
+        self._push(f"{commit}:refs/heads/{self.branch}")
+        self._git("update-ref", _ref(self.branch), commit)
+        self._git("update-ref", self._known, commit)
+
+    def push_aside(self, commit: str, branch: str) -> None:
+        """Put `commit` on a branch of our own, whatever that was at. Raises CouplerError."""
+        self._push(f"+{commit}:refs/heads/{branch}")
+
+    def delete(self, branch: str) -> None:
+        """Delete a branch of our own. Raises CouplerError."""
+        self._push(f":refs/heads/{branch}")
+
+    def _push(self, what: str) -> None:
+        result = self._git("push", "--porcelain", self.remote, what, check=False)
+        if result.returncode:
+            overtaken = "[rejected]" in result.stdout
+            raise CouplerError(
+                f"the push to {self.remote} was refused",
+                why="somebody else has published in the meantime" if overtaken else _cause(result.stderr),
+                next_step="run the same command again: it starts from their commit" if overtaken else None,
+            )
+        if Path(self.remote).is_dir():
+            # Nodes may get it as plain files from a web server.
+            self._run(["git", "-C", self.remote, "update-server-info"])
+
+    @property
+    def _known(self) -> str:
+        return f"refs/coupler/known/{self.branch}"
+
+    def _prepare(self) -> None:
+        if not (self.path / "HEAD").exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._git("init", "--quiet", "--bare")
 
     def _identity(self) -> dict[str, str]:
         """Return who commits, for operators who have not told git."""
@@ -154,6 +200,11 @@ class Repository:
             raise UnreachableError(
                 f"git did not finish within {_TIMEOUT} s", why=" ".join(command), next_step="check the network"
             ) from error
+
+
+def _ref(branch: str) -> str:
+    """Return where our copy keeps a branch of the remote."""
+    return f"refs/remotes/published/{branch}"
 
 
 def _cause(text: str) -> str:

@@ -11,7 +11,7 @@ from coupler.model.access import HostKeys
 from coupler.result import HostOutcome, Progress, State, StepOutcome, overall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from coupler.model import Cluster, LoadedCluster, Node
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Run:
-    """What the steps of one workflow share. `nodes` are those it is about; `lost` those that failed on the way."""
+    """What the steps of one workflow share.
+
+    `nodes` are those it is about, `lost` those that failed on the way, `files` what is to be in git, `commit` what is.
+    """
 
     loaded: LoadedCluster
     nodes: tuple[Node, ...]
@@ -30,7 +33,7 @@ class Run:
     progress: Progress
     dry_run: bool = False
     lost: dict[str, HostOutcome] = field(default_factory=dict)
-    document: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
     commit: str = ""
     planned: bool = False
 

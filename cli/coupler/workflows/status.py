@@ -10,8 +10,8 @@ from coupler.adapters.ssh import Connections, Target
 from coupler.errors import CouplerError, ExitCode
 from coupler.result import HostOutcome, Json, table
 from coupler.workflows import report
+from coupler.workflows.publication import repository_of
 from coupler.workflows.run import access, exit_code, limited, outcome_of, target
-from coupler.workflows.steps.publish import repository_of
 from coupler.workflows.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coupler.adapters.git import Repository
 from coupler.result import State, StepOutcome
-from coupler.workflows.steps.check import DOCUMENT
+from coupler.workflows.publication import canary_branch, propose, repository_of
 
 if TYPE_CHECKING:
-    from coupler.model import Cluster
     from coupler.workflows.run import Run
-    from coupler.workflows.workspace import Workspace
-
-CLUSTER_FILE = "cluster.yaml"
-
-
-def repository_of(cluster: Cluster, workspace: Workspace) -> Repository:
-    """Return the repository to which the operator publishes."""
-    key = cluster.ssh.private_key
-    ssh = f"ssh -o BatchMode=yes{f' -i {key}' if key else ''}"
-    return Repository(
-        workspace.repository,
-        str(cluster.git.push or cluster.git.repository),
-        cluster.git.branch,
-        Path(cluster.git.signing_key) if cluster.git.signing_key else None,
-        {"GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", ssh)},
-    )
 
 
 class Publish:
@@ -36,25 +16,51 @@ class Publish:
 
     title = "publish"
 
+    def __init__(self, why: str = "", *, aside: bool = False) -> None:
+        """`why` is the commit's subject. `aside`: on the branch for canaries, which other nodes do not look at."""
+        self._why = why
+        self._aside = aside
+
     def run(self, run: Run) -> StepOutcome:
-        """Commit the document and cluster.yaml, unless the branch already holds them."""
+        """Commit the files of the run, unless the branch already holds them."""
         run.workspace.prepare()
         repository = repository_of(run.cluster, run.workspace)
-        files = {DOCUMENT: run.document, CLUSTER_FILE: run.loaded.text}
-        parent = repository.published()
-        changed = [
-            name for name, text in files.items() if not parent or repository.content(parent, name) != text.encode()
-        ]
-        if parent and not changed:
-            run.commit = parent
-            return StepOutcome(self.title, State.UNCHANGED, f"{run.cluster.git.branch} is at {parent[:12]}")
+        branch, canary = run.cluster.git.branch, canary_branch(run.cluster)
+        proposal = propose(repository, run.cluster, run.files, self._why)
+        if proposal is None:
+            run.commit = repository.published() or ""
+            return StepOutcome(self.title, State.UNCHANGED, f"{branch} is at {run.commit[:12]}")
         if run.dry_run:
-            return StepOutcome(
-                self.title, State.PLANNED, f"would commit {' and '.join(changed)} to {repository.remote}"
-            )
-        message = (
-            f"{run.cluster.name}: change {' and '.join(changed)}" if parent else f"{run.cluster.name}: first document"
-        )
-        run.commit = repository.publish(files, message, parent)
+            return StepOutcome(self.title, State.PLANNED, f"would commit to {repository.remote}: {proposal.why}")
+        run.commit = repository.commit(proposal.files, proposal.message(run.cluster.name), proposal.parent)
+        if self._aside:
+            repository.push_aside(run.commit, canary)
+        else:
+            repository.push(run.commit)
+            if repository.published(canary):
+                repository.delete(canary)
         signed = "signed commit" if repository.signing_key else "commit"
-        return StepOutcome(self.title, State.DONE, f"{signed} {run.commit[:12]} on {run.cluster.git.branch}")
+        where = canary if self._aside else branch
+        return StepOutcome(self.title, State.DONE, f"{signed} {run.commit[:12]} on {where}: {proposal.why}")
+
+
+class Promote:
+    """What a few nodes have tried is for all: the branch moves to their commit."""
+
+    title = "promote"
+
+    def run(self, run: Run) -> StepOutcome:
+        """Move the branch, if every node that was to try the commit is well."""
+        branch = run.cluster.git.branch
+        repository = repository_of(run.cluster, run.workspace)
+        if run.plans_changes:
+            return StepOutcome(self.title, State.PLANNED, f"would move {branch} to the commit")
+        if run.lost:
+            return StepOutcome(self.title, State.FAILED, f"{branch} stays where it is: {', '.join(run.lost)} failed")
+        if repository.published() == run.commit:
+            return StepOutcome(self.title, State.UNCHANGED, f"{branch} is at {run.commit[:12]}")
+        if run.dry_run:
+            return StepOutcome(self.title, State.PLANNED, f"would move {branch} to {run.commit[:12]}")
+        repository.push(run.commit)
+        repository.delete(canary_branch(run.cluster))
+        return StepOutcome(self.title, State.DONE, f"{branch} is at {run.commit[:12]}")

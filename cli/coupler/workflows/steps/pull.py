@@ -20,10 +20,17 @@ if TYPE_CHECKING:
 _TIMEOUT = 900  # seconds; as long as coupler-pull.service may take
 
 _STATUS = "cat /run/coupler/status.json 2>/dev/null || true\n"
+# A commit that failed here before is tried once more: who asks may have mended what was in its way.
 # A pull that is under way may have looked before the commit was there: then a second one follows.
 _PULL = f"""
+rm -f /var/lib/coupler/rejected
 for attempt in 1 2; do
-    systemctl start coupler-pull.service
+    if [ -z "$BRANCH" ]; then
+        systemctl start coupler-pull.service
+    else
+        systemd-run --quiet --collect --wait --unit=coupler-pull-once --property=EnvironmentFile=-/etc/environment \\
+            --property=EnvironmentFile=-/etc/coupler/proxy.env /opt/bin/coupler-pull "$BRANCH"
+    fi
     ! grep -qs "\\"applied\\": \\"$COMMIT\\"" /run/coupler/status.json || break
 done
 {_STATUS}"""
@@ -37,6 +44,10 @@ class Pull:
     """
 
     title = "pull"
+
+    def __init__(self, branch: str = "") -> None:
+        """`branch` is followed this once; without it, the one that the nodes follow always."""
+        self._branch = branch
 
     def run(self, run: Run) -> StepOutcome:
         """Start coupler-pull on every node and wait for its verdict."""
@@ -54,13 +65,24 @@ class Pull:
                 return unchanged if current else HostOutcome(node.name, State.PLANNED, f"would apply {commit}")
             if before and not current and _serves_etcd(run, node):
                 with turns.turn_of(node):
-                    _pull(run, node)
+                    self._pull(run, node)
                     await_health(run, node)
             else:
-                _pull(run, node)
+                self._pull(run, node)
             return unchanged if current else HostOutcome(node.name, State.DONE, f"applied {commit}")
 
         return hosts_step(self.title, run.on_every_node(ask), f"commit {commit}")
+
+    def _pull(self, run: Run, node: Node) -> None:
+        """Raise HostFailedError where the node is not at the commit afterwards."""
+        status = _status(run, node, f"COMMIT={run.commit} BRANCH={self._branch}\n{_PULL}")
+        if status.get("applied") != run.commit:
+            raise HostFailedError(
+                f"it did not apply commit {run.commit[:12]}",
+                why=status.get("reason") or "coupler-pull left no report",
+                next_step=f"see its journal: ssh {node.ssh_user}@{node.ssh_address} journalctl -u coupler-pull",
+                host=node.name,
+            )
 
 
 class _Turns:
@@ -86,18 +108,6 @@ class _Turns:
             except BaseException:
                 self._failed = node.name
                 raise
-
-
-def _pull(run: Run, node: Node) -> None:
-    """Raise HostFailedError where the node is not at the commit afterwards."""
-    status = _status(run, node, f"COMMIT={run.commit}\n{_PULL}")
-    if status.get("applied") != run.commit:
-        raise HostFailedError(
-            f"it did not apply commit {run.commit[:12]}",
-            why=status.get("reason") or "coupler-pull left no report",
-            next_step=f"see its journal: ssh {node.ssh_user}@{node.ssh_address} journalctl -u coupler-pull",
-            host=node.name,
-        )
 
 
 def _status(run: Run, node: Node, script: str) -> Json:
