@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -138,6 +140,21 @@ def test_back_to_an_earlier_commit(site: Site) -> None:
     assert site.git("show", "main:cloud-config.yaml") == document
     pull(site)
     assert set(applied(site).values()) == {site.published}
+
+
+def test_the_examples_of_the_page_work_in_their_order(site: Site) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "boot-from-git.md").read_text()
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    assert len(commands) > 5
+    for number, command in enumerate(commands):
+        site.file.write_text(
+            re.sub(r"election_timeout: \d+", f"election_timeout: {260 + number}", site.file.read_text())
+        )
+        words = shlex.split(command, comments=True)
+        assert words.pop(0) == "cluster"
+        answer = site.cluster(*words)
+        # Between a publication and their next look nodes are behind, and status says so.
+        assert answer.exit_code == (5 if words == ["status"] else 0), f"{command}: {answer.stderr}"
 
 
 def test_a_commit_that_is_not_there_is_told_with_those_that_are(site: Site) -> None:

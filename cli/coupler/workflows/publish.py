@@ -141,8 +141,8 @@ def chosen(cluster: Cluster, to: Sequence[str]) -> tuple[Node, ...]:
             next_step="cluster publish --to 10%",
         )
     wanted = math.ceil(len(cluster.nodes) * int(share[1]) / 100)
-    members = set(cluster.etcd_members)
-    return tuple(sorted(cluster.nodes, key=lambda node: node in members)[:wanted])
+    members = {node.name for node in cluster.etcd_members}
+    return tuple(sorted(cluster.nodes, key=lambda node: node.name in members)[:wanted])
 
 
 def _earlier(cluster: Cluster, workspace: Workspace, name: str) -> tuple[str, str]:
