@@ -33,25 +33,29 @@ class Repository:
     signing_key: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
-    def published(self, branch: str | None = None) -> str | None:
-        """Fetch, and return the commit that the branch (by default the cluster's) is at; None where there is none.
+    def published(self) -> str | None:
+        """Return the commit that the branch is at, fetched; None where it has none yet. Raises as `heads`."""
+        return self.heads(self.branch).get(self.branch)
+
+    def heads(self, *branches: str) -> dict[str, str]:
+        """Fetch those of `branches` that there are, and return the commit that each is at.
 
         Raises:
             UnreachableError: the remote does not answer or is no repository.
         """
-        branch = branch or self.branch
         self._prepare()
-        result = self._git("ls-remote", self.remote, f"refs/heads/{branch}", check=False)
+        result = self._git("ls-remote", self.remote, *(f"refs/heads/{branch}" for branch in branches), check=False)
         if result.returncode:
             raise UnreachableError(
                 f"the git repository {self.remote} cannot be read",
                 why=_cause(result.stderr),
                 next_step="check git.push and git.repository in cluster.yaml, and that `git ls-remote` works here",
             )
-        if not result.stdout:
-            return None
-        self._git("fetch", "--quiet", "--no-tags", self.remote, f"+refs/heads/{branch}:{_ref(branch)}")
-        return self._git("rev-parse", _ref(branch)).stdout.strip()
+        there = {line.partition("refs/heads/")[2] for line in result.stdout.splitlines()}
+        if there:
+            refs = (f"+refs/heads/{branch}:{_ref(branch)}" for branch in sorted(there))
+            self._git("fetch", "--quiet", "--no-tags", self.remote, *refs)
+        return {branch: self._git("rev-parse", _ref(branch)).stdout.strip() for branch in sorted(there)}
 
     def content(self, commit: str, name: str) -> bytes | None:
         """Return the file `name` of `commit`, or None where it has none."""

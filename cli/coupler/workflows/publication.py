@@ -12,7 +12,7 @@ from coupler.adapters.git import Repository
 from coupler.workflows.changes import Change, changes, summary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from coupler.model import Cluster
     from coupler.workflows.workspace import Workspace
@@ -31,8 +31,9 @@ _MOST_LISTED = 40
 class Proposal:
     """A commit to be made: on top of `parent`, with the `files` that differ from it.
 
-    `why` is its subject, `changes` what it means for nodes. `replaces` are commits that nodes may be at and that
-    `parent` does not follow: nodes take the new commit only because its signed message names them.
+    `why` is its subject, empty where there is nothing to publish; `changes` is what it means for nodes. `replaces` are
+    commits that nodes may be at and that `parent` does not follow: nodes take the new commit only because its signed
+    message names them. `canary` is the commit that a few nodes try at the moment.
     """
 
     parent: str | None
@@ -40,6 +41,7 @@ class Proposal:
     why: str
     changes: tuple[Change, ...] = ()
     replaces: tuple[str, ...] = ()
+    canary: str | None = None
 
     def message(self, cluster: str) -> str:
         """Return the commit's message: a subject, a line for each change with the roles that it concerns, trailers."""
@@ -79,36 +81,34 @@ def canary_branch(cluster: Cluster) -> str:
     return f"{cluster.git.branch}-canary"
 
 
-def propose(repository: Repository, cluster: Cluster, files: Mapping[str, str], why: str = "") -> Proposal | None:
-    """Return the commit that would publish `files`, or None where the branch has them and nodes will take it.
+def propose(repository: Repository, cluster: Cluster, files: Mapping[str, str], why: str = "") -> Proposal:
+    """Return the commit that would publish `files`.
 
     `why` is the subject where something differs; without it, the subject says what.
 
     Raises:
         UnreachableError: the repository cannot be read.
     """
-    parent = repository.published()
+    heads = repository.heads(cluster.git.branch, canary_branch(cluster))
+    parent, canary = heads.get(cluster.git.branch), heads.get(canary_branch(cluster))
     differing = {
         name: text for name, text in files.items() if not parent or repository.content(parent, name) != text.encode()
     }
-    replaces = tuple(_replaced(repository, cluster, parent))
+    nodes_may_be_at = (repository.last_known(), canary)
+    replaces = tuple(
+        commit for commit in nodes_may_be_at if commit and parent and not repository.follows(parent, commit)
+    )
     old = repository.content(parent, DOCUMENT) if parent else None
     differences = changes(old.decode(errors="replace") if old is not None else None, files[DOCUMENT])
-    if differing:
-        first = "first document" if old is None else ""
-        others = f"change {' and '.join(differing)}"
-        return Proposal(
-            parent, differing, why or first or (summary(differences) if differences else others), differences, replaces
-        )
-    if parent and cluster.git.allowed_signers and not repository.is_signed_by(parent, cluster.git.allowed_signers):
-        return Proposal(parent, {}, f"sign what {parent[:12]} holds: no allowed signer has", (), replaces)
-    if replaces:
-        return Proposal(parent, {}, f"stay with what {parent[:12] if parent else ''} holds", (), replaces)
-    return None
-
-
-def _replaced(repository: Repository, cluster: Cluster, parent: str | None) -> Iterator[str]:
-    """Yield commits of ours that the branch does not follow: it was rewound, or a canary came to nothing."""
-    for commit in (repository.last_known(), repository.published(canary_branch(cluster))):
-        if commit and parent and not repository.follows(parent, commit):
-            yield commit
+    signers = cluster.git.allowed_signers
+    if not parent:
+        why = why or "first document"
+    elif differing:
+        why = why or (summary(differences) if differences else f"change {' and '.join(differing)}")
+    elif signers and not repository.is_signed_by(parent, signers):
+        why = f"sign what {parent[:12]} holds: no allowed signer has"
+    elif replaces:
+        why = f"stay with what {parent[:12]} holds"
+    else:
+        why = ""
+    return Proposal(parent, differing, why, differences, replaces, canary)

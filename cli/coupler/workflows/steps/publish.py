@@ -27,8 +27,8 @@ class Publish:
         repository = repository_of(run.cluster, run.workspace)
         branch, canary = run.cluster.git.branch, canary_branch(run.cluster)
         proposal = propose(repository, run.cluster, run.files, self._why)
-        if proposal is None:
-            run.commit = repository.published() or ""
+        if not proposal.why:
+            run.commit = proposal.parent or ""
             return StepOutcome(self.title, State.UNCHANGED, f"{branch} is at {run.commit[:12]}")
         if run.dry_run:
             return StepOutcome(self.title, State.PLANNED, f"would commit to {repository.remote}: {proposal.why}")
@@ -37,7 +37,7 @@ class Publish:
             repository.push_aside(run.commit, canary)
         else:
             repository.push(run.commit)
-            if repository.published(canary):
+            if proposal.canary:
                 repository.delete(canary)
         signed = "signed commit" if repository.signing_key else "commit"
         where = canary if self._aside else branch
