@@ -40,7 +40,7 @@ def test_help_loads_nothing_heavy(tmp_path):
     assert "init" in result.stdout
 
 
-@pytest.mark.parametrize("verb", ["new", "check", "render", "nodes", "init", "status", "doctor", "lab"])
+@pytest.mark.parametrize("verb", ["new", "check", "render", "nodes", "preview", "init", "status", "doctor", "lab"])
 def test_every_verb_has_help(verb, tmp_path):
     result = cluster(verb, "--help", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
@@ -62,6 +62,25 @@ def test_new_check_render_nodes(tmp_path):
         "ETCD",
         "LABELS",
     ]
+
+
+def test_preview_of_a_node_and_of_one_file(folder):
+    answer = cluster("preview", "node-1", cwd=folder)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.startswith("node-1: ")
+    assert "  COUPLER_ROLES=control,worker,etcd\n" in answer.stdout
+    assert cluster("preview", "node-1", "/etc/coupler/pull.conf", cwd=folder).stdout == (
+        "# Where coupler-pull finds the cluster's configuration.\nREPOSITORY=git://10.0.0.5/demo.git\nBRANCH=main\n"
+    )
+    envelope = json.loads(cluster("preview", "node-1", "--output", "json", cwd=folder).stdout)
+    assert {"node", "variables", "files", "units", "operations"} == set(envelope["data"])
+
+
+def test_preview_suggests_a_name(folder):
+    answer = cluster("preview", "nodd-1", cwd=folder)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "no node is called nodd-1" in answer.stderr
+    assert "did you mean `node-1`?" in answer.stderr
 
 
 def test_new_does_not_overwrite(folder):
