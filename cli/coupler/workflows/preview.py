@@ -74,6 +74,7 @@ class Preview:
         files, units = self.machine.files, self.machine.units
         sections = [
             f"{self.node}: {count(len(files), 'file')} and {count(len(units), 'unit')} from {self.file}",
+            "",
             f"variables, in {IDENTITY}",
             *(
                 f"  {name}={'(found on the node)' if value is None else value}"
