@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 _SERVICE_SECTIONS = {"etcd": "etcd", "etcd2": "etcd2", "fleet": "fleet", "locksmithd": "locksmith"}
 """The section of `coreos` that becomes the generated drop-in of a service."""
 
+_GENERATED: Mapping[str, EntryPath] = {
+    "run/flannel/options.env": ("coreos", "flannel"),
+    "etc/oem-release": ("coreos", "oem"),
+}
+"""Files that sections become; only these have paths without a slash in front (see `plan`)."""
+
 
 class Kind(StrEnum):
     """What a file is for."""
@@ -161,8 +167,7 @@ def _apply(operation: ops.Operation, on: _Building) -> None:
 @_apply.register
 def _(operation: ops.WriteFile, on: _Building) -> None:
     path = join_path("/", operation.path)
-    generated = {"/run/flannel/options.env": ("coreos", "flannel"), "/etc/oem-release": ("coreos", "oem")}
-    entry: EntryPath = generated.get(path, ("write_files", operation.path))
+    entry = _GENERATED.get(operation.path, ("write_files", operation.path))
     on.write(File(path, operation.content, parse_mode(operation.permissions), operation.owner, Kind.FILE, (entry,)))
 
 

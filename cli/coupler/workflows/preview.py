@@ -36,7 +36,6 @@ class Preview:
     """A node as the document will make it: `variables` as it will find them, None for what only the node can tell."""
 
     node: str
-    document: str
     machine: Machine
     variables: Mapping[str, str | None]
     verdicts: Mapping[str, Verdict]
@@ -155,7 +154,6 @@ def preview(loaded: LoadedCluster, name: str, path: str | None = None) -> Previe
     facts = _Facts(cluster, node, made, str(variables["COUPLER_ROLES"]).split(","))
     return Preview(
         node.name,
-        document,
         made,
         variables,
         {unit.name: facts.verdict(unit) for unit in made.units.values()},
