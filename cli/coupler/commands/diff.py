@@ -15,7 +15,7 @@ from coupler.result import Result
 def diff(
     nodes: Annotated[
         Optional[list[str]],  # noqa: UP045 - Typer evaluates the annotation
-        typer.Argument(metavar="[NODE...]", help="Compare these live nodes with the published document."),
+        typer.Argument(metavar="NODE...", help="Compare these live nodes with the published document."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Compare every node.")] = False,
     file: ClusterFile = None,

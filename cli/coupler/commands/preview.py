@@ -15,7 +15,7 @@ def preview(
     node: Annotated[str, typer.Argument(metavar="NODE", help="A node of cluster.yaml.")],
     path: Annotated[
         Optional[str],  # noqa: UP045 - Typer evaluates the annotation
-        typer.Argument(metavar="[PATH]", help="Print this file or unit of the node instead.", show_default=False),
+        typer.Argument(metavar="PATH", help="Print this file or unit of the node instead.", show_default=False),
     ] = None,
     file: ClusterFile = None,
 ) -> Result:

@@ -31,6 +31,7 @@ _PROPERTIES = (
     *("LoadState", "ActiveState", "UnitFileState", "ConditionResult", "ConditionTimestampMonotonic"),
     *("Type", "RemainAfterExit"),
 )
+_NO_FILE = {"missing": "is missing", "other": "is no file", "": "could not be looked at"}
 _HOSTS = re.compile(r"127\.0\.0\.1 \S+\n")
 _ON = {"active", "activating", "reloading", "refreshing"}
 _STARTS = {"start", "restart", "reload-or-restart"}
@@ -133,7 +134,7 @@ def programs_of(expected: Machine) -> tuple[Program, ...]:
 
 
 def redacted(text: str) -> str:
-    """Return a text of a node without what looks like a secret: passwords in URLs, tokens, private keys."""
+    """Return lines of a node without what looks like a secret: passwords in URLs, tokens, private keys."""
     text = re.sub(
         r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", "(a private key)", text
     )
@@ -165,9 +166,9 @@ def _is_merged(file: File) -> bool:
 def _files(node: str, expected: Machine, found: Mapping[str, str]) -> Iterator[Difference]:
     for index, file in enumerate(expected.files.values()):
         what = "drop-in" if file.kind is Kind.DROP_IN else str(file.kind)
-        state = found.get(str(index), "missing")
-        if state in {"missing", "other"}:
-            yield Difference(what, file.path, "is missing" if state == "missing" else "is no file")
+        state = found.get(str(index), "")
+        if state in _NO_FILE:
+            yield Difference(what, file.path, _NO_FILE[state])
             continue
         sum_, mode, *owners, content = [*state.split(" "), ""][:7]
         problems = list(_attributes(file, int(mode, 8), owners))
@@ -195,10 +196,10 @@ def _same(file: File, sha256: str, text: str) -> bool:
 def _unified(node: str, file: File, text: str) -> tuple[str, ...]:
     """Return how the node's content differs; of a merged file, only the document's own lines are looked for."""
     if _is_merged(file):
-        lines = set(text.splitlines())
-        return tuple(f"-{line}" for line in file.content.splitlines() if line not in lines)
-    old, new = file.content.splitlines(), redacted(text).splitlines()
-    return tuple(difflib.unified_diff(old, new, "published", node, lineterm=""))
+        there = set(text.splitlines())
+        return tuple(f"-{line}" for line in file.content.splitlines() if line not in there)
+    lines = difflib.unified_diff(file.content.splitlines(), text.splitlines(), "published", node, lineterm="")
+    return tuple(redacted("\n".join(lines)).splitlines())
 
 
 def _attributes(file: File, mode: int, owners: Sequence[str]) -> Iterator[str]:

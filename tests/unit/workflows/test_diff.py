@@ -136,6 +136,7 @@ def file(path, state):
     [
         ("/etc/motd", "missing", "is missing"),
         ("/etc/motd", "other", "is no file"),
+        ("/etc/motd", "", "could not be looked at"),
         ("/etc/motd", f"ffff 644 root root 0 0 {b64('bye')}", "has another content"),
         ("/etc/motd", "ffff 644 root root 0 0", "has another content"),
         ("/etc/motd", f"ffff 600 root root 0 0 {b64('bye')}", "has another content, has mode 0600, not 0644"),
@@ -159,6 +160,19 @@ def test_changed_file_is_shown_as_a_diff_without_secrets():
     content = b64("hello\nPASSWORD=hunter2\n")
     found = differences(**file("/etc/motd", f"ffff 644 root root 0 0 {content}"))
     assert found["file", "/etc/motd"][1] == ("--- published", "+++ node-1", "@@ -1 +1,2 @@", " hello", "+PASSWORD=…")
+
+
+def test_line_that_looks_like_a_secret_and_is_the_same_is_no_difference():
+    made = machine('#cloud-config\nwrite_files:\n  - {path: /a, content: "token=x\\nb"}\n', Lineage.FLATCAR)
+    answer = Answer(f"applied={COMMIT}\nfile=0 ffff 644 root root 0 0 {b64(chr(10).join(['token=x', 'c']))}")
+    [found] = compare("node-1", COMMIT, made, (), answer).differences
+    assert found.diff[3:] == (" token=…", "-b", "+c")
+
+
+def test_private_key_in_a_file_is_not_shown():
+    key = "-----BEGIN RSA PRIVATE KEY-----\nMII\nEow\n-----END RSA PRIVATE KEY-----\n"
+    found = differences(**file("/etc/motd", f"ffff 644 root root 0 0 {b64(key)}"))
+    assert found["file", "/etc/motd"][1][3:] == ("-hello", "+(a private key)")
 
 
 @pytest.mark.parametrize(
