@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from coupler import __version__, ui
-from coupler.commands import check, doctor, init, lab, new, nodes, publish, render, status
+from coupler.commands import check, diff, doctor, init, lab, new, nodes, preview, publish, render, status
 from coupler.commands.verb import Invocation, Output
 from coupler.errors import CouplerError, ExitCode, UsageError
 
@@ -26,6 +26,8 @@ app.command("new")(new.new)
 app.command("check")(check.check)
 app.command("render")(render.render)
 app.command("nodes")(nodes.nodes)
+app.command("preview")(preview.preview)
+app.command("diff")(diff.diff)
 app.command("publish")(publish.publish)
 app.command("init")(init.init)
 app.command("status")(status.status)

@@ -12,10 +12,11 @@ from enum import IntEnum, StrEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of `cluster`; the same for every verb."""
+    """Exit codes of `cluster`; the same for every verb, but that 1 means 'differs' where it compares, as in diff(1)."""
 
     DONE = 0
     FAILED = 1
+    DIFFERS = 1
     USAGE = 2
     CONFIGURATION = 3
     UNREACHABLE = 4

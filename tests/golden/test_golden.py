@@ -1,4 +1,4 @@
-"""The documents of representative clusters, byte for byte.
+"""The documents of representative clusters, and previews of some of their nodes, byte for byte.
 
 A change of a golden file is read by a person: `make golden` writes them anew, and `git diff` shows what every node of
 such a cluster would get.
@@ -11,10 +11,12 @@ import pytest
 
 from coupler.model import load_cluster
 from coupler.render import render_boot_stub, render_document
+from coupler.workflows.preview import preview
 from coupler.workflows.steps.check import check_document
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "cluster" / "valid"
 GOLDEN = Path(__file__).parent / "documents"
+PREVIEWS = Path(__file__).parent / "previews"
 REPRESENTATIVE = ["one-node", "three-nodes", "three-plus-five", "container-linux", "every-option"]
 
 
@@ -22,11 +24,28 @@ REPRESENTATIVE = ["one-node", "three-nodes", "three-plus-five", "container-linux
 @pytest.mark.parametrize(("kind", "render"), [("cloud-config", render_document), ("boot-stub", render_boot_stub)])
 def test_document_is_the_golden_one(name, kind, render):
     text = render(load_cluster(FIXTURES / f"{name}.yaml").cluster)
-    golden = GOLDEN / f"{name}.{kind}.yaml"
+    assert text == golden(GOLDEN / f"{name}.{kind}.yaml", text)
+
+
+@pytest.mark.parametrize(
+    ("name", "node"),
+    [
+        *(("one-node", "node-1"), ("three-plus-five", "control-1"), ("three-plus-five", "worker-04")),
+        *(("container-linux", "core-1"), ("every-option", "edge")),
+    ],
+)
+def test_preview_is_the_golden_one(name, node):
+    text = preview(load_cluster(FIXTURES / f"{name}.yaml"), node).text() + "\n"
+    assert text == golden(PREVIEWS / f"{name}.{node}.txt", text)
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def golden(path, text):
+    """The text of a golden file, which `make golden` writes."""
     if os.environ.get("UPDATE_GOLDEN"):
-        golden.parent.mkdir(exist_ok=True)
-        golden.write_text(text, encoding="utf-8")
-    assert text == golden.read_text(encoding="utf-8")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("fixture", sorted(FIXTURES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from coupler.cloudinit.golang import clean_path, format_value, join_path, quote, trim
+from coupler.cloudinit.golang import clean_path, format_value, join_path, quote, to_bytes, to_text, trim
 from coupler.cloudinit.grammar import COREOS, FLANNEL, STRATEGIES, UPDATE, Lineage, Type
 from coupler.cloudinit.operations import (
     AuthorizeKeys,
@@ -44,6 +44,8 @@ SHIPPED_UPDATE_CONF = "/usr/share/coreos/update.conf"
 ENVIRONMENT_FILE = "/etc/environment"
 KEY_LABEL = "coreos-cloudinit"
 CORE = "core"
+MAX_HOSTNAME = 63
+"""Bytes of a host name that Flatcar keeps."""
 
 _NETWORK_SUFFIXES = frozenset(("network", "netdev", "link"))
 _GENERATED_DROP_IN = "20-cloudinit.conf"
@@ -56,6 +58,14 @@ def plan_access(hostname: str, keys: Iterable[str], label: str = KEY_LABEL) -> l
     if keys := tuple(keys):
         operations += [AuthorizeKeys(CORE, label, keys), Skip("Authorized SSH keys for core user")]
     return operations
+
+
+def plan_document(config: CloudConfig, lineage: Lineage, values: Mapping[str, str]) -> list[Operation]:
+    """Return every operation of a document that comes alone, without metadata: host name and keys included."""
+    if lineage is Lineage.COREOS:
+        return plan_config(config, lineage, values)
+    name = to_text(to_bytes(config["hostname"].split(".")[0])[:MAX_HOSTNAME])
+    return [*plan_access(name, core_keys([config])), *plan_config(config, lineage, values)]
 
 
 def plan_config(

@@ -12,7 +12,7 @@ from coupler.cloudinit.grammar import CLOUD_CONFIG, Lineage
 from coupler.cloudinit.node import NodeError
 from coupler.cloudinit.operations import Fail, Operation, RunScript
 from coupler.cloudinit.parse import parse
-from coupler.cloudinit.plan import core_keys, harm_in, plan_access, plan_config
+from coupler.cloudinit.plan import MAX_HOSTNAME, core_keys, harm_in, plan_access, plan_config
 from coupler.cloudinit.substitute import substitute
 from coupler.cloudinit.userdata import Format, PartsError, decompress, format_of, parts_of
 from coupler.cloudinit.verdict import validate
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from coupler.cloudinit.apply import Applier
     from coupler.cloudinit.sources import Metadata, Source
-
-_MAX_HOSTNAME = 63
 
 
 class UnreadableError(Exception):
@@ -173,9 +171,9 @@ class Session:
         """Set the host's name and the keys of `core`; both are tried, so that a failure leaves a way in."""
         log = self.applier.log
         name = next((config["hostname"] for config in configs if config["hostname"]), metadata.hostname).split(".")[0]
-        if len(to_bytes(name)) > _MAX_HOSTNAME:
-            cut = to_text(to_bytes(name)[:_MAX_HOSTNAME])
-            log(f"Hostname too long. Truncating hostname {name} to {_MAX_HOSTNAME} bytes ({cut})")
+        if len(to_bytes(name)) > MAX_HOSTNAME:
+            cut = to_text(to_bytes(name)[:MAX_HOSTNAME])
+            log(f"Hostname too long. Truncating hostname {name} to {MAX_HOSTNAME} bytes ({cut})")
             name = cut
         good = True
         try:

@@ -25,12 +25,17 @@ FILE_NAME = "cluster.yaml"
 
 @dataclass(frozen=True)
 class LoadedCluster:
-    """A cluster, the warnings about it, and the file that it came from."""
+    """A cluster, the warnings about it, and the file that it came from, with the place of every key in it."""
 
     cluster: Cluster
     warnings: tuple[Finding, ...]
     path: Path
-    text: str
+    source: Source
+
+    @property
+    def text(self) -> str:
+        """The text of the file."""
+        return self.source.text
 
 
 def find_cluster_file(start: Path) -> Path:
@@ -57,7 +62,7 @@ def load_cluster(path: Path) -> LoadedCluster:
     findings = [_finding(source, issue) for issue in issues_of(cluster)] + reading.findings
     if any(finding.severity is Severity.ERROR for finding in findings):
         raise _wrong(path, findings)
-    return LoadedCluster(cluster, tuple(_sorted(findings, source.file)), path, text)
+    return LoadedCluster(cluster, tuple(_sorted(findings, source.file)), path, source)
 
 
 def _validate(source: Source, reading: Reading) -> Cluster:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from coupler.model import Distribution
@@ -19,24 +20,45 @@ PKI = "/etc/coupler/pki"
 """Where a node keeps its certificates and keys."""
 
 
+Derivation = Callable[[], Any]
+"""A value for the templates, not computed yet."""
+Derivations = dict[str, Derivation | dict[str, Derivation]]
+
+
 def context(cluster: Cluster) -> dict[str, Any]:
-    """Return the values for the templates of `cloud-config/`."""
-    scheme = "https" if cluster.etcd.tls else "http"
+    """Return the values for the templates of `cloud-config/`: the cluster, and what `derivations` come to."""
+    derived = derivations(cluster).items()
+    return {"cluster": cluster} | {
+        name: {key: derive() for key, derive in value.items()} if isinstance(value, dict) else value()
+        for name, value in derived
+    }
+
+
+def derivations(cluster: Cluster) -> Derivations:
+    """Return how each value for the templates comes from the cluster, so that `provenance` can watch it."""
     return {
-        "cluster": cluster,
-        "node_table": node_table(cluster),
-        "artifact_list": artifact_list(cluster),
+        "node_table": lambda: node_table(cluster),
+        "artifact_list": lambda: artifact_list(cluster),
         # So many seconds, after a boot too, as a small git server takes to answer everybody.
-        "pull_jitter": max(1, min(cluster.git.interval.seconds // 10, len(cluster.nodes) // 10)),
-        "update_server": "disabled" if cluster.os.version else cluster.os.update_server,
-        "locksmith": _locksmith(cluster, scheme),
-        "locksmithctl_flags": _locksmithctl_flags(cluster, scheme),
-        "etcd": _etcd(cluster, scheme),
-        "etcdctl_environment": _etcdctl_environment(cluster, scheme, _etcdctl_api(cluster)),
-        "flannel": _flannel(cluster, scheme),
-        "proxy_environment": _proxy_environment(cluster),
-        "ca_certificates": {f"coupler-{c.path.stem}": c.pem for c in cluster.ca_certificates},
-        "kubernetes": kubernetes.context(cluster) if cluster.kubernetes.enabled else None,
+        "pull_jitter": lambda: max(1, min(cluster.git.interval.seconds // 10, len(cluster.nodes) // 10)),
+        "update_server": lambda: "disabled" if cluster.os.version else cluster.os.update_server,
+        "locksmith": lambda: _locksmith(cluster),
+        "locksmithctl_flags": lambda: _locksmithctl_flags(cluster),
+        "etcd": {
+            "scheme": lambda: _scheme(cluster),
+            "initial_cluster": lambda: _initial_cluster(cluster),
+            "gateway_endpoints": lambda: ",".join(f"{m.address}:2379" for m in cluster.etcd_members),
+            "flags": lambda: _etcd_flags(cluster),
+        },
+        "etcdctl_environment": lambda: _etcdctl_environment(cluster, _etcdctl_api(cluster)),
+        "flannel": {
+            "network_config": lambda: _flannel_network(cluster),
+            "etcd_api": lambda: _flannel_api(cluster),
+            "etcdctl_environment": lambda: _etcdctl_environment(cluster, _flannel_api(cluster)),
+        },
+        "proxy_environment": lambda: _proxy_environment(cluster),
+        "ca_certificates": lambda: {f"coupler-{c.path.stem}": c.pem for c in cluster.ca_certificates},
+        "kubernetes": kubernetes.derivations(cluster) if cluster.kubernetes.enabled else {},
     }
 
 
@@ -71,7 +93,16 @@ def _pairs(values: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in values.items())
 
 
-def _etcd(cluster: Cluster, scheme: str) -> dict[str, Any]:
+def _scheme(cluster: Cluster) -> str:
+    return "https" if cluster.etcd.tls else "http"
+
+
+def _initial_cluster(cluster: Cluster) -> str:
+    scheme = _scheme(cluster)
+    return ",".join(f"{m.name}={scheme}://{m.address}:2380" for m in cluster.etcd_members)
+
+
+def _etcd_flags(cluster: Cluster) -> list[str]:
     arguments = {
         "heartbeat-interval": str(cluster.etcd.heartbeat_interval),
         "election-timeout": str(cluster.etcd.election_timeout),
@@ -79,22 +110,16 @@ def _etcd(cluster: Cluster, scheme: str) -> dict[str, Any]:
     }
     if cluster.etcd.v2_api:
         arguments["enable-v2"] = "true"
-    arguments |= cluster.etcd.extra_args
-    return {
-        "scheme": scheme,
-        "initial_cluster": ",".join(f"{m.name}={scheme}://{m.address}:2380" for m in cluster.etcd_members),
-        "gateway_endpoints": ",".join(f"{m.address}:2379" for m in cluster.etcd_members),
-        "flags": command_words(arguments),
-    }
+    return command_words({**arguments, **cluster.etcd.extra_args})
 
 
 def _etcdctl_api(cluster: Cluster) -> int:
     return 2 if cluster.os.distribution is Distribution.CONTAINER_LINUX else 3
 
 
-def _etcdctl_environment(cluster: Cluster, scheme: str, api: int) -> dict[str, str]:
+def _etcdctl_environment(cluster: Cluster, api: int) -> dict[str, str]:
     """Return etcdctl's variables; the API version decides about the names of those for TLS."""
-    environment = {"ETCDCTL_API": str(api), "ETCDCTL_ENDPOINTS": f"{scheme}://127.0.0.1:2379"}
+    environment = {"ETCDCTL_API": str(api), "ETCDCTL_ENDPOINTS": f"{_scheme(cluster)}://127.0.0.1:2379"}
     if cluster.etcd.tls:
         ca, certificate, key = ("CACERT", "CERT", "KEY") if api == 3 else ("CA_FILE", "CERT_FILE", "KEY_FILE")  # noqa: PLR2004
         environment |= {
@@ -105,11 +130,11 @@ def _etcdctl_environment(cluster: Cluster, scheme: str, api: int) -> dict[str, s
     return environment
 
 
-def _locksmith(cluster: Cluster, scheme: str) -> dict[str, str]:
+def _locksmith(cluster: Cluster) -> dict[str, str]:
     reboot = cluster.os.reboot
     keys: dict[str, str] = {}
     if reboot.strategy == "etcd-lock":
-        keys["endpoint"] = f"{scheme}://127.0.0.1:2379"
+        keys["endpoint"] = f"{_scheme(cluster)}://127.0.0.1:2379"
         if cluster.etcd.tls:
             keys |= {
                 "etcd_cafile": f"{PKI}/etcd/ca.crt",
@@ -123,8 +148,8 @@ def _locksmith(cluster: Cluster, scheme: str) -> dict[str, str]:
     return keys
 
 
-def _locksmithctl_flags(cluster: Cluster, scheme: str) -> str:
-    flags = {"endpoint": f"{scheme}://127.0.0.1:2379"}
+def _locksmithctl_flags(cluster: Cluster) -> str:
+    flags = {"endpoint": f"{_scheme(cluster)}://127.0.0.1:2379"}
     if cluster.etcd.tls:
         flags |= {
             "etcd-cafile": f"{PKI}/etcd/ca.crt",
@@ -136,19 +161,18 @@ def _locksmithctl_flags(cluster: Cluster, scheme: str) -> str:
     return " ".join(command_words(flags))
 
 
-def _flannel(cluster: Cluster, scheme: str) -> dict[str, Any]:
+def _flannel_network(cluster: Cluster) -> str:
     flannel = cluster.network.flannel
     backend: dict[str, Any] = {"Type": flannel.backend}
     if flannel.mtu and flannel.backend == "vxlan":
         backend["MTU"] = flannel.mtu
     config = {"Network": str(cluster.network.pods), "SubnetLen": 24, "Backend": backend}
-    reads_v3 = _etcdctl_api(cluster) == 3 and flannel.version.numbers >= FLANNEL_WITH_V3  # noqa: PLR2004
-    api = 3 if reads_v3 else 2
-    return {
-        "network_config": json.dumps(config, sort_keys=True) + "\n",
-        "etcd_api": api,
-        "etcdctl_environment": _etcdctl_environment(cluster, scheme, api),
-    }
+    return json.dumps(config, sort_keys=True) + "\n"
+
+
+def _flannel_api(cluster: Cluster) -> int:
+    reads_v3 = cluster.network.flannel.version.numbers >= FLANNEL_WITH_V3
+    return 3 if reads_v3 and _etcdctl_api(cluster) == 3 else 2  # noqa: PLR2004
 
 
 def _proxy_environment(cluster: Cluster) -> list[str]:

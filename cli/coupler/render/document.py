@@ -11,6 +11,8 @@ from coupler.render.fragments import fragment, user_fragment
 from coupler.render.merge import Fragment, merge
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from coupler.model import Cluster
 
 HEADER = """\
@@ -43,7 +45,7 @@ def document(cluster: Cluster) -> Document:
     Raises:
         ConfigurationError: the user's own fragment writes a file or a unit that Coupler writes too.
     """
-    return _assemble(cluster, HEADER, _fragment_names(cluster), with_extra=True)
+    return _assemble(cluster, HEADER, tuple(fragment_names(cluster)), with_extra=True)
 
 
 def render_document(cluster: Cluster) -> str:
@@ -64,20 +66,11 @@ def _assemble(cluster: Cluster, header: str, names: tuple[str, ...], *, with_ext
     return Document(tuple(fragments), header.format(name=cluster.name) + emit(merge(fragments)) + FOOTER)
 
 
-def _fragment_names(cluster: Cluster) -> tuple[str, ...]:
-    """Return the fragments in the order of the document, which is the order in which their units are started."""
-    dialect = cluster.os.distribution.value
-    kubernetes = ("flatcar/kubernetes",) if cluster.kubernetes.enabled else ()
-    return (
-        "common/access",
-        "common/identity",
-        "common/pull",
-        "common/host",
-        "common/artifacts",
-        "common/update",
-        f"{dialect}/etcd",
-        f"{dialect}/flannel",
-        f"{dialect}/fleet",
-        *kubernetes,
-        "common/target",
-    )
+def fragment_names(cluster: Cluster) -> Iterator[str]:
+    """Yield the fragments in the order of the document, which is the order in which their units are started."""
+    yield from ("common/access", "common/identity", "common/pull", "common/host", "common/artifacts", "common/update")
+    for name in ("etcd", "flannel", "fleet"):
+        yield f"{cluster.os.distribution.value}/{name}"
+    if cluster.kubernetes.enabled:
+        yield "flatcar/kubernetes"
+    yield "common/target"

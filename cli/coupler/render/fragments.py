@@ -30,8 +30,13 @@ def fragment(name: str, values: Mapping[str, Any]) -> Fragment:
         jinja2.UndefinedError: the template names a value that is not there.
         yaml.YAMLError: the template does not become YAML.
     """
-    text = _environment().get_template(f"{name}.yaml.j2").render(values)
-    return Fragment(f"cloud-config/{name}.yaml.j2", yaml.compose(text, yaml.CBaseLoader))
+    text = environment().get_template(f"{name}.yaml.j2").render(values)
+    return Fragment(origin_of(name), yaml.compose(text, yaml.CBaseLoader))
+
+
+def origin_of(name: str) -> str:
+    """Return how messages name the template `name`."""
+    return f"cloud-config/{name}.yaml.j2"
 
 
 def user_fragment(extra: Extra) -> Fragment:
@@ -40,7 +45,8 @@ def user_fragment(extra: Extra) -> Fragment:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Return the environment in which every template is rendered."""
     folder = asset("cloud-config")
     environment = jinja2.Environment(  # noqa: S701 - the output is YAML, quoted by the filter `yaml`
         loader=jinja2.FileSystemLoader(folder),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from coupler.render.systemd import command_words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from coupler.model import Cluster
 
@@ -23,24 +23,24 @@ API = "https://127.0.0.1:6443"
 CONTAINERD = "unix:///run/containerd/containerd.sock"
 
 
-def context(cluster: Cluster) -> dict[str, Any]:
-    """Return the values for the template `common/kubernetes`: flags as words of a command line, and files."""
+def derivations(cluster: Cluster) -> dict[str, Callable[[], Any]]:
+    """Return how the values for the template `kubernetes` come about: flags as words of a command line, and files."""
     settings = cluster.kubernetes
-    gates = ",".join(f"{name}={str(on).lower()}" for name, on in sorted(settings.feature_gates.items()))
-    common = {"feature-gates": gates} if gates else {}
 
     def words(flags: Mapping[str, str], extra: Mapping[str, str]) -> list[str]:
+        gates = ",".join(f"{name}={str(on).lower()}" for name, on in sorted(settings.feature_gates.items()))
+        common = {"feature-gates": gates} if gates else {}
         return command_words({**flags, **common, **extra})
 
     return {
-        "gateway_program": "/opt/bin/etcd",
-        "gateway_endpoints": ",".join(f"{node.address}:6443" for node in cluster.control_nodes),
-        "api_server": words(_api_server(cluster), settings.api_server.extra_args),
-        "controller_manager": words(_controller_manager(cluster), settings.controller_manager.extra_args),
-        "scheduler": words(_scheduler(), settings.scheduler.extra_args),
-        "kubelet": words(_kubelet(cluster), settings.kubelet.extra_args),
-        "proxy": words(_proxy(cluster), settings.proxy.extra_args),
-        "files": _files(cluster),
+        "gateway_program": lambda: "/opt/bin/etcd",
+        "gateway_endpoints": lambda: ",".join(f"{node.address}:6443" for node in cluster.control_nodes),
+        "api_server": lambda: words(_api_server(cluster), settings.api_server.extra_args),
+        "controller_manager": lambda: words(_controller_manager(cluster), settings.controller_manager.extra_args),
+        "scheduler": lambda: words(_scheduler(), settings.scheduler.extra_args),
+        "kubelet": lambda: words(_kubelet(cluster), settings.kubelet.extra_args),
+        "proxy": lambda: words(_proxy(cluster), settings.proxy.extra_args),
+        "files": lambda: _files(cluster),
     }
 
 

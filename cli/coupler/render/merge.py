@@ -12,7 +12,7 @@ from coupler.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_IDENTITY = {"write_files": "path", "units": "name", "users": "name"}
+IDENTITY = {"write_files": "path", "units": "name", "users": "name"}
 """The key that names an entry of each list; two fragments must not name the same one."""
 
 
@@ -63,7 +63,7 @@ class _Merging:
                 into.value.append((key, value))
 
     def _claim_entries(self, entries: Sequence[yaml.Node], origin: str, path: tuple[str, ...]) -> None:
-        identity = _IDENTITY.get(path[-1])
+        identity = IDENTITY.get(path[-1])
         for entry in entries:
             if identity and isinstance(entry, yaml.MappingNode):
                 names = [value.value for key, value in entry.value if key.value == identity]

@@ -138,7 +138,8 @@ def _file(file: Mapping[str, Any]) -> Iterator[tuple[Key, Entry]]:
         return
     lines = content.splitlines()
     rows = {line.split()[0]: line for line in lines if line.split() and not line.startswith("#")}
-    yield ("file", path), Entry("\n".join(line for line in lines if line not in rows.values()), rest)
+    others = set(lines) - set(rows.values())
+    yield ("file", path), Entry("\n".join(line for line in lines if line in others), rest)
     for name, row in rows.items():
         yield ("node", name), Entry(row)
 

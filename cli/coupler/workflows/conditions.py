@@ -7,12 +7,13 @@ Source: systemd.unit(5), 'Conditions and Asserts'. A node has the file `/run/cou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from coupler.cloudinit.unitfile import settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 ROLES = "/run/coupler/roles/"
 """The folder on a node that has a file for each of its roles."""
@@ -70,3 +71,70 @@ def roles_of(conditions: Iterable[Condition]) -> tuple[str, ...]:
             plain.append(role)
     needed = plain or ([] if None in triggers else [role for role in triggers if role])
     return tuple(dict.fromkeys(needed))
+
+
+class Fact(StrEnum):
+    """What is known beforehand of a path on a node: it is there, it is not, it comes later, or nothing."""
+
+    YES = "yes"
+    NO = "no"
+    LATER = "later"
+    UNKNOWN = "unknown"
+
+
+class Start(StrEnum):
+    """What becomes of the start of a unit on a node."""
+
+    RUNS = "runs"
+    WAITS = "waits"
+    DEPENDS = "depends"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a unit runs on a node, and the conditions that keep it from running or may do so."""
+
+    start: Start
+    reasons: tuple[str, ...] = ()
+
+
+def verdict(conditions: Iterable[Condition], fact: Callable[[Condition], Fact]) -> Verdict:
+    """Return what becomes of a unit with these conditions; `fact` tells whether what a condition names is there."""
+    held = [(condition, _holds(condition, fact(condition))) for condition in conditions]
+    plain = [(condition, holds) for condition, holds in held if not condition.trigger]
+    triggers = [(condition, holds) for condition, holds in held if condition.trigger]
+    broken = [_reason(condition) for condition, holds in plain if holds is Fact.NO]
+    if triggers and all(holds is Fact.NO for _, holds in triggers):
+        broken.append(" and ".join(_reason(condition) for condition, _ in triggers))
+    if broken:
+        return Verdict(Start.SKIPPED, tuple(broken))
+    open_ = [(condition, holds) for condition, holds in plain if holds is not Fact.YES]
+    reasons = [_open(condition, holds) for condition, holds in open_]
+    if triggers and all(holds is not Fact.YES for _, holds in triggers):
+        reasons.append(" or ".join(str(condition) for condition, holds in triggers if holds is not Fact.NO))
+        return Verdict(Start.DEPENDS, tuple(reasons))
+    if not open_:
+        return Verdict(Start.RUNS)
+    waits = all(holds is Fact.LATER for _, holds in open_)
+    return Verdict(Start.WAITS if waits else Start.DEPENDS, tuple(reasons))
+
+
+def _holds(condition: Condition, fact: Fact) -> Fact:
+    """Return whether a condition holds where what it names is as `fact` says."""
+    if not condition.negated:
+        return fact
+    return {Fact.YES: Fact.NO, Fact.NO: Fact.YES}.get(fact, Fact.UNKNOWN)
+
+
+def _open(condition: Condition, holds: Fact) -> str:
+    """Return a condition that is not decided yet; a program stands for itself."""
+    is_program = condition.setting == "ConditionFileIsExecutable" and not condition.negated
+    return condition.value if holds is Fact.LATER or is_program else str(condition)
+
+
+def _reason(condition: Condition) -> str:
+    """Return why a condition does not hold."""
+    if condition.role:
+        return f"{'has' if condition.negated else 'no'} role {condition.role}"
+    return str(condition)

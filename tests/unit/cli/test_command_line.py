@@ -40,7 +40,9 @@ def test_help_loads_nothing_heavy(tmp_path):
     assert "init" in result.stdout
 
 
-@pytest.mark.parametrize("verb", ["new", "check", "render", "nodes", "init", "status", "doctor", "lab"])
+@pytest.mark.parametrize(
+    "verb", ["new", "check", "render", "nodes", "preview", "diff", "init", "status", "doctor", "lab"]
+)
 def test_every_verb_has_help(verb, tmp_path):
     result = cluster(verb, "--help", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
@@ -62,6 +64,43 @@ def test_new_check_render_nodes(tmp_path):
         "ETCD",
         "LABELS",
     ]
+
+
+def test_preview_of_a_node_and_of_one_file(folder):
+    answer = cluster("preview", "node-1", cwd=folder)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.startswith("node-1: ")
+    assert "  COUPLER_ROLES=control,worker,etcd\n" in answer.stdout
+    assert cluster("preview", "node-1", "/etc/coupler/pull.conf", cwd=folder).stdout == (
+        "# Where coupler-pull finds the cluster's configuration.\nREPOSITORY=git://10.0.0.5/demo.git\nBRANCH=main\n"
+    )
+    envelope = json.loads(cluster("preview", "node-1", "--output", "json", cwd=folder).stdout)
+    assert {"node", "variables", "files", "units", "operations"} == set(envelope["data"])
+
+
+def test_preview_suggests_a_name(folder):
+    answer = cluster("preview", "nodd-1", cwd=folder)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "no node is called nodd-1" in answer.stderr
+    assert "did you mean `node-1`?" in answer.stderr
+
+
+def test_diff_without_a_repository_says_so(folder):
+    (folder / "cluster.yaml").write_text(CLUSTER.replace("}", f", push: {folder}/none.git}}", 1), encoding="utf-8")
+    answer = cluster("diff", cwd=folder)
+    assert (answer.returncode, answer.stdout) == (4, "")
+    assert f"the git repository {folder}/none.git cannot be read" in answer.stderr
+
+
+def test_diff_exits_with_1_where_something_differs(folder):
+    subprocess.run(["git", "init", "--quiet", "--bare", folder / "remote.git"], check=True)
+    (folder / "cluster.yaml").write_text(CLUSTER.replace("}", ", push: remote.git}", 1), encoding="utf-8")
+    answer = cluster("diff", "--output", "json", cwd=folder)
+    envelope = json.loads(answer.stdout)
+    assert (answer.returncode, envelope["exit_code"], envelope["data"]["same"]) == (1, 1, False)
+    assert {"kind": "added", "what": "node", "name": "node-1", "roles": []} in envelope["data"]["changes"]
+    assert cluster("diff", "nodd-1", cwd=folder).returncode == 2
+    assert cluster("diff", "node-1", "--all", cwd=folder).returncode == 2
 
 
 def test_new_does_not_overwrite(folder):
