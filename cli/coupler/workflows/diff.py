@@ -14,9 +14,9 @@ from coupler.workflows import drift
 from coupler.workflows.changes import Change, changes
 from coupler.workflows.machine import machine
 from coupler.workflows.preview import node_called
+from coupler.workflows.publication import DOCUMENT, repository_of
 from coupler.workflows.run import access, exit_code, outcome_of, target
-from coupler.workflows.steps.check import DOCUMENT, check_document, lineage
-from coupler.workflows.steps.publish import repository_of
+from coupler.workflows.steps.check import check_document, lineage
 from coupler.workflows.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -73,6 +73,7 @@ def test_preview_of_a_node_and_of_one_file(folder):
     assert "  COUPLER_ROLES=control,worker,etcd\n" in answer.stdout
     assert cluster("preview", "node-1", "/etc/coupler/pull.conf", cwd=folder).stdout == (
         "# Where coupler-pull finds the cluster's configuration.\nREPOSITORY=git://10.0.0.5/demo.git\nBRANCH=main\n"
+        "# How long the units of a new document may take until they are well.\nHEALTH_SECONDS=120\n"
     )
     envelope = json.loads(cluster("preview", "node-1", "--output", "json", cwd=folder).stdout)
     assert {"node", "variables", "files", "units", "operations"} == set(envelope["data"])

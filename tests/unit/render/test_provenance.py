@@ -48,6 +48,7 @@ EDITS = {
     "git.branch": "other",
     "git.allowed_signers[0]": f"you@example.org {KEY}",
     "git.interval": "30s",
+    "git.health_timeout": "90s",
     "network.pods": "10.132.0.0/14",
     "network.services": "10.112.0.0/12",
     "network.domain": "other.example.org",

@@ -275,7 +275,9 @@ def loaded(tmp_path):
 
 def publish(loaded, document):
     repository = repository_of(loaded.cluster, Workspace.beside(loaded.path))
-    return repository.publish({"cloud-config.yaml": document}, "a commit", repository.published())
+    commit = repository.commit({"cloud-config.yaml": document}, "a commit", repository.published())
+    repository.push(commit)
+    return commit
 
 
 def test_nothing_published_means_everything_is_new(loaded):

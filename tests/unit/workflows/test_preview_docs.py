@@ -41,7 +41,7 @@ def folder(tmp_path):
     subprocess.run(["git", "init", "--quiet", "--bare", tmp_path / "demo.git"], check=True)
     loaded = load_cluster(tmp_path / "cluster.yaml")
     repository = repository_of(loaded.cluster, Workspace.beside(loaded.path))
-    repository.publish({"cloud-config.yaml": render_document(loaded.cluster)}, "a commit", None)
+    repository.push(repository.commit({"cloud-config.yaml": render_document(loaded.cluster)}, "a commit", None))
     program = tmp_path / "bin" / "cluster"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m coupler "$@"\n')
