@@ -10,8 +10,11 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from textwrap import fill
 
 from coupler.cloudinit.grammar import Lineage
+
+_WIDTH, _INDENT = 100, " " * 9
 
 FILLER = "<16 KiB of text>"
 """What stands for a long text in an example."""
@@ -44,7 +47,7 @@ class Explanation:
         """Return the explanation as a person reads it."""
         said = {"why": self.why, "program": self.program, "mend": self.mend}
         lines = [f"{self.code}: {self.title}", ""]
-        lines += [f"{name + ':':<9}{text}" for name, text in said.items()]
+        lines += [fill(f"{name + ':':<9}{text}", _WIDTH, subsequent_indent=_INDENT) for name, text in said.items()]
         for name, example in (("before", self.before), ("after", self.after)):
             lines += ["", f"{name}:", *(f"    {line}".rstrip() for line in _shown(example))]
         return "\n".join(lines)

@@ -72,13 +72,14 @@ def _step(text: str, found: list[Finding], fixable: list[Finding], file: str, li
 
 
 def edited(text: str, edits: Iterable[Edit]) -> str:
-    """Return a text with edits carried out, from its end; of two that overlap, the later place wins."""
-    start = len(text) + 1
-    for edit in sorted(set(edits), key=lambda edit: (edit.start, edit.end), reverse=True):
-        if edit.end <= start:
-            text = text[: edit.start] + edit.text + text[edit.end :]
-            start = edit.start
-    return text
+    """Return a text with edits carried out; of two that overlap, the earlier place wins."""
+    pieces = []
+    end = 0
+    for edit in sorted(set(edits), key=lambda edit: (edit.start, edit.end)):
+        if edit.start >= end:
+            pieces += [text[end : edit.start], edit.text]
+            end = edit.end
+    return "".join([*pieces, text[end:]])
 
 
 def _is_better(text: str, better: str, found: list[Finding], left: list[Finding], lineage: Lineage) -> bool:

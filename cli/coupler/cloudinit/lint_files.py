@@ -110,6 +110,8 @@ def written(subject: Subject) -> Iterator[tuple[str, str, Node]]:
     outline = subject.outline
     for file in outline.items("write_files"):
         node = outline.at(file, "path")
+        if node.kind is not NodeKind.SCALAR:
+            continue
         yield join_path("/", node.value), "write_files", node if node.line else file
     for keys, path in _GENERATED.items():
         node = outline.at(outline.root, *keys)

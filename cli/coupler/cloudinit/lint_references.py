@@ -36,6 +36,8 @@ _CUSTOM = ("/opt/", "/etc/", "/usr/local/", "/home/", "/root/", "/srv/", "/var/"
 _FETCHING = re.compile(
     r"\b(curl|wget|tar|unzip|git|install|cp|mv|ln|docker|podman|ctr|rkt|rsync|scp|dd|tee|cat|bsdtar)\b"
 )
+_EXEC = re.compile(r"\s*Exec\w+\s*=\s*[-@:+!|]*[\"']?\S+")
+_PATH = re.compile(r"/[^\s\"'=:,;|&<>()$%]+")
 _EXECUTABLE = re.compile(r"0*[1-7]?[1357][0-7]{2}")
 
 
@@ -47,7 +49,8 @@ def program_of(value: str) -> str:
 
 def _missing_units(subject: Subject) -> Iterator[Finding]:
     here = {_template(name) for name, _ in units(subject)}
-    here |= {_template(path.rpartition("/")[2]) for path, _, _ in written(subject) if "/systemd/" in path}
+    files = {path.rpartition("/")[2] for path, _, _ in written(subject) if "/systemd/" in path}
+    here |= {_template(file) for file in files}
     here |= {_template(alias) for _, unit in units(subject) for alias in _aliases(subject, unit)}
     for name, unit in units(subject):
         for content in texts(subject, unit):
@@ -57,7 +60,7 @@ def _missing_units(subject: Subject) -> Iterator[Finding]:
                         message = f"{name} needs {other}, which neither this document nor the image has"
                         place = subject.place_in(content, setting.line)
                         yield subject.at("missing-unit", Severity.WARNING, message, place)
-        yield from _without_content(subject, name, unit, here)
+        yield from _without_content(subject, name, unit, here, files)
 
 
 def _needed(setting: Setting) -> list[str]:
@@ -77,12 +80,11 @@ def _template(name: str) -> str:
     return f"{stem}@.{rest.rpartition('.')[2]}" if at else name
 
 
-def _without_content(subject: Subject, name: str, unit: Node, here: set[str]) -> Iterator[Finding]:
+def _without_content(subject: Subject, name: str, unit: Node, here: set[str], files: set[str]) -> Iterator[Finding]:
     """Yield findings about a unit that is used but written nowhere, and about one that a trigger wants."""
     suffix, settings = name.rpartition(".")[2], all_settings(subject, unit)
     used = subject.value(unit, "command") in STARTING or subject.truth(unit, "enable")
-    written_here = {path.rpartition("/")[2] for path, _, _ in written(subject)}
-    if used and is_unit_name(name) and not {name, _template(name)} & written_here and not may_be_shipped(name):
+    if used and is_unit_name(name) and not {name, _template(name)} & files and not may_be_shipped(name):
         message = f"neither this document nor the image has {name}: the run ends where it is used"
         yield subject.finding("missing-unit", Severity.WARNING, message, subject.outline.at(unit, "name"))
     explicit = values_of(settings, _TRIGGERS.get(suffix, ""), "Service" if suffix == "socket" else "Unit")
@@ -99,7 +101,8 @@ def _programs(subject: Subject) -> Iterator[Finding]:
         join_path("/", subject.value(file, "path")): subject.value(file, "permissions")
         for file in subject.outline.items("write_files")
     }
-    lines = [line.strip() for line in subject.text.split("\n")]
+    mentions = _Mentions(subject.text)
+    chmod = "chmod" in subject.text
     for name, unit in units(subject):
         guarded = _guarded(all_settings(subject, unit))
         for content in texts(subject, unit):
@@ -107,11 +110,11 @@ def _programs(subject: Subject) -> Iterator[Finding]:
                 path = _custom_program(setting)
                 place = subject.place_in(content, setting.line)
                 if path in modes:
-                    if not _EXECUTABLE.fullmatch(modes[path]) and not any("chmod" in line for line in lines):
+                    if not _EXECUTABLE.fullmatch(modes[path]) and not chmod:
                         message = f"{path} is written without permission to execute it: the start of {name} fails"
                         hint = 'give the file permissions: "0755"'
                         yield subject.at("not-executable", Severity.WARNING, message, place, hint)
-                elif path and path not in guarded and not _is_brought(path, lines):
+                elif path and path not in guarded and not mentions.brings(path):
                     message = f"nothing in this document brings {path}, which {name} runs"
                     hint = f"write it, fetch it, or guard the unit by ConditionFileIsExecutable={path}"
                     yield subject.at("missing-program", Severity.WARNING, message, place, hint)
@@ -129,48 +132,59 @@ def _guarded(settings: list[Setting]) -> set[str]:
     return {value.lstrip("|!") for name in names for value in values_of(settings, "Unit", name)}
 
 
-def _is_brought(path: str, lines: list[str]) -> bool:
-    """Return whether a line that is no mere use of a program names it, or fetches something into its folder."""
-    folder = path.rpartition("/")[0]
-    for text in lines:
-        if path in text and not re.match(rf"Exec\w+=[-@:+!|]*[\"']?{re.escape(path)}(?![^\s\"'])", text):
-            return True
-        if folder in text and _FETCHING.search(text.replace(path, "")):
-            return True
-    return False
+class _Mentions:
+    """Which paths a document speaks of, other than to run them, and into which folders it fetches something."""
+
+    def __init__(self, text: str) -> None:
+        self.paths: set[str] = set()
+        self.folders: set[str] = set()
+        for line in text.split("\n"):
+            use = _EXEC.match(line)
+            paths = _PATH.findall(line, use.end() if use else 0)
+            self.paths.update(paths)
+            if _FETCHING.search(line):
+                self.folders.update(path.rstrip("/") for path in paths)
+                self.folders.update(path.rpartition("/")[0] for path in paths)
+
+    def brings(self, path: str) -> bool:
+        """Return whether something else in the document has to do with a path, and so may bring it."""
+        return path in self.paths or path.rpartition("/")[0] in self.folders
 
 
 def _deadlocks(subject: Subject) -> Iterator[Finding]:
-    known = {name: all_settings(subject, unit) for name, unit in units(subject)}
+    waiting = _waiting({name: all_settings(subject, unit) for name, unit in units(subject)})
     for name, unit in units(subject):
-        if subject.value(unit, "command") not in STARTING:
-            continue
-        waits = _awaited(name, known)
-        if waits is not None:
-            who, target = waits
+        if name in waiting and subject.value(unit, "command") in STARTING:
+            who, target = waiting[name]
             by_way_of = "" if who == name else f", by way of {who},"
             message = f"{name} is started by what {target} waits for, and{by_way_of} waits for {target}: both hang"
             node = subject.outline.at(unit, "command")
-            yield subject.finding(
-                "unit-deadlock", Severity.ERROR, message, node, f"drop After={target}, or the command"
-            )
+            hint = f"drop After={target}, or the command"
+            yield subject.finding("unit-deadlock", Severity.ERROR, message, node, hint)
 
 
-def _awaited(name: str, known: dict[str, list[Setting]]) -> tuple[str, str] | None:
-    """Return (unit, target) where a unit, or one that it pulls in and waits for, waits for the cloud-config itself."""
-    queue, seen = [name], {name}
-    while queue:
-        settings = known[queue[0]]
+def _waiting(known: dict[str, list[Setting]]) -> dict[str, tuple[str, str]]:
+    """Return, for each unit whose start waits for the cloud-config, (the unit that says so, what it waits for).
+
+    A unit that is pulled in by another and stands in its After= lets that one wait too.
+    """
+    waiting: dict[str, tuple[str, str]] = {}
+    waited_for: dict[str, list[str]] = {}
+    for name, settings in known.items():
         after = words_of(settings, "Unit", "After")
-        target = next((word for word in after if word in _DEADLOCK), None)
-        if target is not None:
-            return queue[0], target
-        queue.pop(0)
         pulled = {word for key in _PULLING for word in words_of(settings, "Unit", key)}
-        reached = [word for word in after if word in pulled and word in known and word not in seen]
-        queue += reached
-        seen |= set(reached)
-    return None
+        if target := next((word for word in after if word in _DEADLOCK), None):
+            waiting[name] = (name, target)
+        for word in pulled.intersection(after):
+            waited_for.setdefault(word, []).append(name)
+    queue = list(waiting)
+    while queue:
+        found = queue.pop()
+        for name in waited_for.get(found, []):
+            if name not in waiting:
+                waiting[name] = waiting[found]
+                queue.append(name)
+    return waiting
 
 
 RULES = (_missing_units, _programs, _deadlocks)

@@ -153,7 +153,9 @@ def _line_ends(subject: Subject) -> Iterator[Finding]:
     places = [match.start() for match in re.finditer(r"\r(?=\n)", subject.text)]
     if places:
         first = subject.text.count("\n", 0, places[0]) + 1
-        message = f"{len(places)} lines end as DOS ends them; YAML reads over it, scripts and diffs do not"
+        message = (
+            f"a carriage return ends lines, here and {len(places) - 1} times more; YAML reads over it, diffs do not"
+        )
         fix = tuple(Edit(place, place + 1, "") for place in places)
         yield subject.at("dos-line-ends", Severity.INFO, message, (first, 1), "let lines end with a newline alone", fix)
     if not subject.text.endswith("\n"):

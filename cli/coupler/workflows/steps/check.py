@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coupler.cloudinit import check
+from coupler.cloudinit.findings import size_findings
 from coupler.cloudinit.grammar import Lineage
 from coupler.errors import ConfigurationError, Finding, Severity
 from coupler.model import Distribution
-from coupler.render import render_document
+from coupler.render import render_boot_stub, render_document
 from coupler.result import State, StepOutcome, count
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 DOCUMENT = "cloud-config.yaml"
 """The name of the shared cloud-config, in the repository and in findings."""
+
+BOOT_STUB = "the boot stub"
+"""The name of the user-data, in findings. The document itself travels by git, and may be of any size."""
 
 
 def check_document(loaded: LoadedCluster) -> tuple[str, tuple[Finding, ...]]:
@@ -28,7 +32,8 @@ def check_document(loaded: LoadedCluster) -> tuple[str, tuple[Finding, ...]]:
     document = render_document(loaded.cluster)
     # coreos-cloudinit calls the classic keys deprecated wherever they stand; here they are the point.
     said = (f for f in check(document, DOCUMENT, lineage(loaded.cluster)) if f.code != "deprecated-key")
-    findings = (*loaded.warnings, *said)
+    stub = size_findings(render_boot_stub(loaded.cluster).encode(), BOOT_STUB)
+    findings = (*loaded.warnings, *said, *stub)
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     if errors:
         raise ConfigurationError(
