@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from coupler.cloudinit.golang import clean_path, join_path, to_bytes
+from coupler.cloudinit.grammar import Lineage
 from coupler.cloudinit.parse import NodeKind
 from coupler.cloudinit.plan import UPDATE_CONF, is_network_unit
 from coupler.errors import Severity
@@ -35,6 +36,7 @@ _FOLDERS = frozenset(
 )
 """Folders that every node has."""
 
+_NULLS = ("", "~", "null", "Null", "NULL")
 _MAX_COMPONENT = 255
 _GENERATED = {
     ("coreos", "oem"): "/etc/oem-release",
@@ -105,14 +107,23 @@ def _is_possible(path: str) -> bool:
     return "\0" not in path and all(len(to_bytes(name)) <= _MAX_COMPONENT for name in path.split("/"))
 
 
+def _listed(subject: Subject) -> Iterator[tuple[str, str, Node]]:
+    outline = subject.outline
+    files = outline.at(outline.root, "write_files")
+    for child in files.children if files.kind is NodeKind.SEQUENCE else []:
+        file = outline.follow(child)
+        if file.kind is NodeKind.SCALAR and subject.lineage is Lineage.COREOS and file.value in _NULLS:
+            yield "/", "write_files", child  # an item without a value is a file with all its fields empty
+        node = outline.at(file, "path")
+        if file.kind is not NodeKind.MAPPING or node.kind is not NodeKind.SCALAR:
+            continue
+        yield join_path("/", node.value), "write_files", node if node.line else file
+
+
 def written(subject: Subject) -> Iterator[tuple[str, str, Node]]:
     """Yield (path, who writes it, the place that says so) in the order of writing."""
     outline = subject.outline
-    for file in outline.items("write_files"):
-        node = outline.at(file, "path")
-        if node.kind is not NodeKind.SCALAR:
-            continue
-        yield join_path("/", node.value), "write_files", node if node.line else file
+    yield from _listed(subject)
     for keys, path in _GENERATED.items():
         node = outline.at(outline.root, *keys)
         if node.children or (node.kind is NodeKind.SCALAR and node.value):

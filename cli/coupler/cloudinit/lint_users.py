@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from coupler.cloudinit.grammar import Lineage
 from coupler.cloudinit.parse import NodeKind
 from coupler.cloudinit.plan import CORE
+from coupler.cloudinit.substitute import VARIABLES
 from coupler.errors import Severity
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _KEY = re.compile(r"(^|\s)(ssh-(rsa|dss|ed25519)|ecdsa-sha2-\S+|sk-(ssh|ecdsa)-\
 def _hostname(subject: Subject) -> Iterator[Finding]:
     node = subject.outline.at(subject.outline.root, "hostname")
     name = node.value if node.kind is NodeKind.SCALAR else ""
-    if not name or not node.line or (node.plain and "$" in name):
+    if not name or not node.line or any(variable in name for variable in VARIABLES):
         return
     if name.startswith("-"):
         message = "hostnamectl takes this name for an option, and the run ends there"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shlex
@@ -10,6 +9,7 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from coupler.cloudinit import check_data
@@ -25,6 +25,7 @@ STANDARD_INPUT = Path("-")
 
 _USER_DATA = (b"#cloud-config", b"#!", b"\x1f\x8b")
 _CLUSTER_FILE = re.compile(rb"^version[ \t]*:", re.MULTILINE)
+_CONTEXT = 3
 _NO_NEWLINE = "\n\\ No newline at end of file\n"
 
 
@@ -162,8 +163,34 @@ def _rewrite(path: Path, data: bytes) -> None:
 
 
 def _difference(old: str, new: str, name: str) -> str:
-    """Return a unified diff that ends with a newline, empty where nothing differs."""
-    return "".join(difflib.unified_diff(_lines(old), _lines(new), fromfile=name, tofile=name))
+    """Return a unified diff that ends with a newline, empty where nothing differs.
+
+    A fix changes lines and never their number, so they are compared one by one: difflib takes minutes for what has
+    thousands of equal lines.
+    """
+    pairs = list(zip(_lines(old), _lines(new), strict=True))
+    changed = [index for index, (before, after) in enumerate(pairs) if before != after]
+    hunks: list[list[int]] = []
+    for index in changed:
+        if hunks and index - hunks[-1][1] <= 2 * _CONTEXT:
+            hunks[-1][1] = index
+        else:
+            hunks.append([index, index])
+    spans = [(max(0, first - _CONTEXT), min(len(pairs), last + _CONTEXT + 1)) for first, last in hunks]
+    head = f"--- {name}\n+++ {name}\n" if changed else ""
+    return head + "".join(_hunk(pairs[start:end], start) for start, end in spans)
+
+
+def _hunk(pairs: list[tuple[str, str]], start: int) -> str:
+    where = f"{start + 1},{len(pairs)}"
+    text = [f"@@ -{where} +{where} @@\n"]
+    for same, run in groupby(pairs, lambda pair: pair[0] == pair[1]):
+        lines = list(run)
+        if same:
+            text += [f" {before}" for before, _ in lines]
+        else:
+            text += [*(f"-{before}" for before, _ in lines), *(f"+{after}" for _, after in lines)]
+    return "".join(text)
 
 
 def _lines(text: str) -> list[str]:

@@ -172,6 +172,15 @@ def test_unit_that_the_document_writes_is_not_missing() -> None:
     assert check(f"#cloud-config\n{units}", "f") == []
 
 
+def test_merged_keys_are_seen() -> None:
+    text = (
+        "#cloud-config\nwrite_files:\n  - &base\n    path: /etc/a\n    permissions: '4755'\n"
+        "  - <<: *base\n    content: b\n  - <<: [*base]\n    path: /etc/c\n"
+    )
+    found = [(finding.code, finding.location.line) for finding in check(text, "f")]
+    assert found == [("path-conflict", 4), ("special-bits", 5)]
+
+
 def test_timer_needs_the_service_of_its_name() -> None:
     text = "#cloud-config\ncoreos:\n  units:\n    - name: a.timer\n      content: |\n        [Timer]\n        {}\n"
     found = check(text.format("OnBootSec=1min"), "f")
