@@ -40,6 +40,7 @@ VERDICTS = {
 _TYPE_ERROR = re.compile(r"line (\d+): (.*)")
 
 
+_SYNTAX = "yaml-syntax"
 _NO_NEWLINE = "no-final-newline"
 """Says nothing of a part of a message: the newline before a boundary belongs to the boundary."""
 
@@ -86,11 +87,18 @@ def findings(text: str, file: str, lineage: Lineage) -> list[Finding]:
     if kind is Format.CLOUD_CONFIG:
         try:
             outline = Outline(parse(text, lineage))
-        except YamlError:
+        except YamlError as error:
             outline = None
+            found = [replace(finding, hint=_where(error)) if finding.code == _SYNTAX else finding for finding in found]
         if outline is not None:
             found += lint(Subject(text, file, lineage, outline))
     return sorted(found, key=lambda finding: (finding.location.line, finding.location.column, finding.code))
+
+
+def _where(error: YamlError) -> str | None:
+    """Return where the parser stopped: the line that the real program names may be one before it."""
+    mark = getattr(error.__cause__, "problem_mark", None)
+    return f"the parser stopped in line {mark.line + 1}, column {mark.column + 1}" if mark else None
 
 
 def _script(text: str, file: str) -> list[Finding]:
@@ -156,7 +164,7 @@ def _is_telling(line: Line) -> bool:
 
 
 def _finding(line: Line, text: str, file: str) -> Finding:
-    code = next((code for words, code in VERDICTS.items() if line.message.startswith(words)), "yaml-syntax")
+    code = next((code for words, code in VERDICTS.items() if line.message.startswith(words)), _SYNTAX)
     return make(code, Severity(line.severity), line.message, text, file, line.number)
 
 

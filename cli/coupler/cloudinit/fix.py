@@ -45,7 +45,7 @@ def fix(text: str, file: str, lineage: Lineage) -> Fixed:
         UnfixableError: it is no cloud-config, or no YAML.
     """
     if format_of(text, lineage) is not Format.CLOUD_CONFIG:
-        raise UnfixableError("it is no plain #cloud-config")
+        raise UnfixableError("it is no #cloud-config in plain text: compressed, a script, or something else")
     try:
         parse(text, lineage)
     except YamlError as error:

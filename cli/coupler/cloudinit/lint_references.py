@@ -129,7 +129,7 @@ def _custom_program(setting: Setting) -> str:
 def _guarded(settings: list[Setting]) -> set[str]:
     """Return the paths without which systemd does not start a unit."""
     names = [f"{kind}{guard}" for kind in ("Condition", "Assert") for guard in _GUARDS]
-    return {value.lstrip("|!") for name in names for value in values_of(settings, "Unit", name)}
+    return {value.lstrip("|") for name in names for value in values_of(settings, "Unit", name)}
 
 
 class _Mentions:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from coupler.cloudinit.golang import DecodeError, decode_content
 from coupler.errors import Severity
 
 if TYPE_CHECKING:
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from coupler.cloudinit.subject import Subject
     from coupler.errors import Finding
 
-_OPAQUE = r"(?![$%<{*])(?=[^\s\"']*\d)[A-Za-z0-9._~+/=-]{16,}"
+_OPAQUE = r"(?![$%<{*/~.])(?=[^\s\"']*\d)[A-Za-z0-9._~+/=-]{16,}"
 _PATTERNS = {
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY( BLOCK)?-----"),
     "a private key of a kubeconfig": re.compile(r"\bclient-key-data:\s*[\"']?[A-Za-z0-9+/=]{40,}"),
@@ -25,12 +24,14 @@ _PATTERNS = {
     "a secret key of AWS": re.compile(r"aws_secret_access_key[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+]{40}", re.IGNORECASE),
     "a JSON web token": re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+"),
     "a bearer token": re.compile(rf"\bBearer\s+{_OPAQUE}", re.IGNORECASE),
-    "a token": re.compile(rf"^[^#]*\b(auth_?|access_?|api_?|bootstrap_?)?token[\"']?\s*[=:]\s*[\"']?{_OPAQUE}", re.I),
+    "a token": re.compile(
+        rf"^[^#]*\b(?<!cluster-)(auth_?|access_?|api_?|bootstrap_?)?token[\"']?\s*[=:]\s*[\"']?{_OPAQUE}", re.I
+    ),
     "a password in a URL": re.compile(
         r"\b[a-z][a-z0-9+.-]*://[^\s/:@$\"'<>]+:(?![$%<{*])[^\s/@$\"'<>]+@", re.IGNORECASE
     ),
 }
-"""What a secret looks like. Variables and placeholders are none: a value that begins with `$`, `%`, `<` or `{`."""
+"""What a secret looks like. Variables, placeholders and paths are none, and neither is the name of an etcd cluster."""
 
 _PASSWORD_HASH = re.compile(r"[*!]+|!?\$[0-9a-z]+\$.+")
 _PASSWORD_KEYS = frozenset(("etcd_password",))
@@ -54,12 +55,7 @@ def _secret_in(line: str) -> tuple[str, int] | None:
 
 
 def _encoded(subject: Subject) -> Iterator[Finding]:
-    for file in subject.outline.items("write_files"):
-        encoding, content = subject.value(file, "encoding"), subject.outline.at(file, "content")
-        try:
-            plain = decode_content(content.value, encoding) if encoding else ""
-        except DecodeError:
-            continue
+    for _, content, plain in subject.decoded():
         found = next(filter(None, map(_secret_in, plain.split("\n"))), None)
         if found is not None:
             place = (content.line, content.column)

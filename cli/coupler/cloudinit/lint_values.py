@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from coupler.cloudinit.golang import DecodeError, decode_content
 from coupler.cloudinit.grammar import Kind, Lineage
 from coupler.cloudinit.parse import NodeKind
 from coupler.cloudinit.plan import ENVIRONMENT_FILE
@@ -137,12 +136,7 @@ def _substitutions(subject: Subject) -> Iterator[Finding]:
 
 
 def _encoded_substitutions(subject: Subject) -> Iterator[Finding]:
-    for file in subject.outline.items("write_files"):
-        encoding, content = subject.value(file, "encoding"), subject.outline.at(file, "content")
-        try:
-            plain = decode_content(content.value, encoding) if encoding else ""
-        except DecodeError:
-            continue
+    for encoding, content, plain in subject.decoded():
         if match := _VARIABLE.search(plain):
             message = f"{match[0]} in {encoding} content is not replaced: substitution sees the encoded text"
             hint = "write the content as plain text"

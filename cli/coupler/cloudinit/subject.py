@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coupler.cloudinit.golang import quote
+from coupler.cloudinit.golang import DecodeError, decode_content, quote
 from coupler.cloudinit.parse import Node, NodeKind
 from coupler.cloudinit.scalars import is_yes_or_no
 from coupler.errors import Edit, Finding, Location, Severity, excerpt_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from coupler.cloudinit.grammar import Lineage
     from coupler.cloudinit.outline import Outline
 
@@ -61,6 +63,16 @@ class Subject:
         """Return a boolean of a mapping as the lineage reads it."""
         text = self.value(node, name)
         return text in ("true", "True", "TRUE") or bool(is_yes_or_no(text))
+
+    def decoded(self) -> Iterator[tuple[str, Node, str]]:
+        """Yield (encoding, content, plain text) of every file with an encoding that its content really has."""
+        for file in self.outline.items("write_files"):
+            encoding, content = self.value(file, "encoding"), self.outline.at(file, "content")
+            try:
+                plain = decode_content(content.value, encoding) if encoding else ""
+            except DecodeError:
+                continue
+            yield encoding, content, plain
 
     def replaced(self, node: Node, text: str) -> tuple[Edit, ...]:
         """Return the edit that writes `text` for a scalar of one line; none where it is written in any other way."""

@@ -21,4 +21,5 @@ def explain(code: str) -> Result:
         return Text(known[code].text(), asdict(known[code]))
     near = get_close_matches(code.lower().replace("_", "-"), known, 3, 0.5)
     next_step = f"cluster check --explain {near[0]}" if near else f"the codes are {', '.join(sorted(known))}"
-    raise UsageError(f"there is no code {code!r} to explain", next_step=next_step)
+    why = "codes about cloud-configs are explained; what is wrong with cluster.yaml says its own message"
+    raise UsageError(f"there is no code {code!r} to explain", why, next_step)

@@ -140,6 +140,9 @@ def test_secret_is_found_in_a_file(secret: str) -> None:
         "https://user:$PASSWORD@example.org/x",
         "https://<user>:<password>@example.org/",
         "tokenizer = abcdefghijklmnop",
+        "token: /var/run/secrets/token-0123456789",
+        "--initial-cluster-token=production-cluster-2026",
+        "ETCD_INITIAL_CLUSTER_TOKEN=production-cluster-2026",
         "--token-auth-file=/etc/kubernetes/tokens.csv",
         "http://10.0.0.5:2379 ops@example.org",
     ],
@@ -233,6 +236,13 @@ def test_what_a_terminal_must_not_see_is_not_shown() -> None:
     assert found
     assert all(c.isprintable() or c in "\n\t" for finding in found for c in finding.text())
     assert max(len(line) for finding in found for line in finding.text().split("\n")) < 600
+
+
+def test_place_where_the_parser_stopped_is_said() -> None:
+    found = check("#cloud-config\nhostname: [a\n", "f")
+    assert [(finding.code, finding.location.line, finding.hint) for finding in found] == [
+        ("yaml-syntax", 1, "the parser stopped in line 3, column 1")
+    ]
 
 
 def test_no_cloud_config_at_all_is_said() -> None:
