@@ -15,11 +15,13 @@ SUFFIXES = frozenset(
 _NAME = re.compile(r"[A-Za-z0-9:\-_.\\]+(@[A-Za-z0-9:\-_.\\@]*)?")
 _MAX_NAME = 255
 _NEEDED = {
-    "timer": "a setting that says when, such as OnCalendar=",
-    "path": "a setting that names a path, such as PathExists=",
-    "socket": "a setting that says where it listens, such as ListenStream=",
-    "swap": "What=",
+    "timer": (re.compile("On.*"), "a setting that says when, such as OnCalendar="),
+    "path": (re.compile("Path(Exists|ExistsGlob|Changed|Modified)|DirectoryNotEmpty"), "a path, such as PathExists="),
+    "socket": (re.compile("Listen.*"), "a setting that says where it listens, such as ListenStream="),
+    "swap": (re.compile("What"), "What="),
 }
+"""What a unit of a type must have at least, by name and in words."""
+
 _CERTAIN_TO_FAIL = frozenset(("/bin/false", "/usr/bin/false"))
 
 
@@ -106,8 +108,12 @@ def load_problem(name: str, settings: list[Setting]) -> str | None:
         return _mount_problem(name, suffix, values_of(settings, suffix.capitalize(), "Where"))
     if suffix == "service":
         return _service_problem(settings)
-    if suffix in _NEEDED and not any(setting.section == suffix.capitalize() and setting.value for setting in settings):
-        return f"a {suffix} unit needs {_NEEDED[suffix]}"
+    if suffix in _NEEDED:
+        name_of, words = _NEEDED[suffix]
+        own = [setting for setting in settings if setting.section == suffix.capitalize() and setting.value]
+        return (
+            None if any(map(name_of.fullmatch, (setting.name for setting in own))) else f"a {suffix} unit needs {words}"
+        )
     return None
 
 
