@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from coupler.cloudinit.golang import clean_path, join_path, to_bytes
 from coupler.cloudinit.grammar import Lineage
+from coupler.cloudinit.node import MAX_NAME, MAX_PATH
 from coupler.cloudinit.parse import NodeKind
 from coupler.cloudinit.plan import UPDATE_CONF, is_network_unit
 from coupler.errors import Severity
@@ -37,7 +38,6 @@ _FOLDERS = frozenset(
 """Folders that every node has."""
 
 _NULLS = ("", "~", "null", "Null", "NULL")
-_MAX_COMPONENT = 255
 _GENERATED = {
     ("coreos", "oem"): "/etc/oem-release",
     ("coreos", "update"): UPDATE_CONF,
@@ -104,7 +104,9 @@ def _folders_of(path: str) -> Iterator[str]:
 
 
 def _is_possible(path: str) -> bool:
-    return "\0" not in path and all(len(to_bytes(name)) <= _MAX_COMPONENT for name in path.split("/"))
+    if "\0" in path or len(to_bytes(path)) >= MAX_PATH:
+        return False
+    return all(len(to_bytes(name)) <= MAX_NAME for name in path.split("/"))
 
 
 def _listed(subject: Subject) -> Iterator[tuple[str, str, Node]]:
