@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from coupler.errors import Finding
 
 _HOSTNAME = re.compile(r"(?=.{1,63}\Z)(?!-)[A-Za-z0-9-]+(?<!-)(\.(?!-)[A-Za-z0-9-]+(?<!-))*")
-_USER = re.compile(r"(?![-+~])[^:,/\s]{1,32}")
+_USER = re.compile(r"(?![-+~])[^:,/\s\0]{1,32}")
 _FIELDS = {
-    "passwd": re.compile(r"[^:\n]*"),
-    "gecos": re.compile(r"[^:\n]*"),
-    "homedir": re.compile(r"(/[^:\n]*)?"),
-    "shell": re.compile(r"(/[^:\n]*|\*)?"),
+    "passwd": re.compile(r"[^:\n\0]*"),
+    "gecos": re.compile(r"[^:\n\0]*"),
+    "homedir": re.compile(r"(/[^:\n\0]*)?"),
+    "shell": re.compile(r"(/[^:\n\0]*|\*)?"),
 }
 """What useradd takes for a field of /etc/passwd or /etc/shadow."""
 

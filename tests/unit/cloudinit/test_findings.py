@@ -238,6 +238,11 @@ def test_what_a_terminal_must_not_see_is_not_shown() -> None:
     assert max(len(line) for finding in found for line in finding.text().split("\n")) < 600
 
 
+@pytest.mark.parametrize("user", ['name: "a\\0"', 'name: a\n    gecos: "\\0"'])
+def test_nul_in_a_user_is_found(user: str) -> None:
+    assert {f.severity for f in check(f"#cloud-config\nusers:\n  - {user}\n", "f")} == {Severity.ERROR}
+
+
 def test_place_where_the_parser_stopped_is_said() -> None:
     found = check("#cloud-config\nhostname: [a\n", "f")
     assert [(finding.code, finding.location.line, finding.hint) for finding in found] == [
