@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 
 
 class ExitCode(IntEnum):
@@ -45,11 +46,21 @@ class Location:
 
 
 @dataclass(frozen=True)
+class Edit:
+    """A change of a text: what replaces its characters from `start` up to, not including, `end` (from 0)."""
+
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Finding:
     """One thing that a check found.
 
     `code` is stable and kebab-case (tests and fixtures are named after it), `excerpt` holds the numbered source
-    lines up to and including the one in question, `hint` the way out where one can be computed.
+    lines up to and including the one in question, `hint` the way out where one can be computed, `fix` the edits of
+    the file that mend it where a program can.
     """
 
     code: str
@@ -58,22 +69,34 @@ class Finding:
     location: Location
     excerpt: tuple[tuple[int, str], ...] = ()
     hint: str | None = None
+    fix: tuple[Edit, ...] = ()
 
     def text(self) -> str:
         """Return the finding as a person reads it: place, cause, context with a caret, way out."""
+        column = self.location.column - 1
+        left = max(0, column - _MAX_SHOWN // 2)
         lines = [f"{self.location}: {self.severity}: {self.message} [{self.code}]"]
-        lines += [f"{number:>5} | {source}" for number, source in self.excerpt]
-        if self.excerpt:
-            lines.append(f"      | {' ' * (self.location.column - 1)}^")
+        lines += [f"{number:>5} | {source[left : left + _MAX_SHOWN]}" for number, source in self.excerpt]
+        if self.excerpt and self.excerpt[-1][0] == self.location.line:
+            before = self.excerpt[-1][1][left:column]
+            lines.append(f"      | {''.join(c if c == _TAB else ' ' for c in before.ljust(column - left))}^")
         if self.hint:
             lines.append(f"      = {self.hint}")
-        return "\n".join(lines)
+        return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in "\n".join(lines))
+
+
+_MAX_SHOWN, _TAB = 200, "\t"
 
 
 def excerpt_of(text: str, line: int, context: int = 2) -> tuple[tuple[int, str], ...]:
     """Return line number `line` (from 1) of `text` with up to `context` lines before it, numbered."""
-    lines = text.splitlines()
+    lines = _lines_of(text)
     return tuple((number, lines[number - 1]) for number in range(max(1, line - context), min(line, len(lines)) + 1))
+
+
+@lru_cache(maxsize=2)
+def _lines_of(text: str) -> list[str]:
+    return text.splitlines()  # of a large text with many findings, once
 
 
 @dataclass

@@ -53,6 +53,15 @@ class Text:
         return self.body.rstrip("\n")
 
 
+@dataclass(frozen=True)
+class Verbatim(Text):
+    """An answer that another program could have given: printed byte for byte, whatever `--output` says."""
+
+    def text(self) -> str:
+        """Return the text as it is."""
+        return self.body
+
+
 def envelope(verb: str, result: Result) -> Json:
     """Return the JSON envelope of a verb that answered."""
     return {
@@ -94,6 +103,7 @@ def finding_data(finding: Finding) -> Json:
         "line": finding.location.line,
         "column": finding.location.column,
         "hint": finding.hint,
+        "fixable": bool(finding.fix),
     }
 
 

@@ -18,6 +18,7 @@ from coupler.result import (
     Result,
     State,
     StepOutcome,
+    Verbatim,
     envelope,
     error_envelope,
 )
@@ -51,12 +52,16 @@ _COLOUR = {
 
 def print_line(text: str) -> None:
     """Print one line of an answer."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(text.encode("utf-8", "replace").decode() + "\n")
     sys.stdout.flush()
 
 
 def print_result(verb: str, result: Result, *, as_json: bool) -> None:
     """Print what a verb answers, for a person or as the JSON envelope."""
+    if isinstance(result, Verbatim):
+        sys.stdout.buffer.write(result.text().encode("utf-8", "surrogateescape"))
+        sys.stdout.flush()
+        return
     print_line(json.dumps(envelope(verb, result), indent=2) if as_json else result.text())
 
 
@@ -68,7 +73,7 @@ def print_error(verb: str, error: CouplerError, code: ExitCode, *, as_json: bool
     lines = [finding.text() for finding in error.findings]
     lines.append(_paint("31;1", "error: ", sys.stderr) + str(error))
     lines += [f"  {label}: {text}" for label, text in _details(error) if text]
-    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.write("\n".join(lines).encode("utf-8", "replace").decode() + "\n")
 
 
 def progress() -> Progress:

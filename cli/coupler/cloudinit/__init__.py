@@ -25,6 +25,13 @@ def check(text: str, file: str, lineage: Lineage = Lineage.FLATCAR) -> list[Find
     return findings(text, file, lineage)
 
 
+def check_data(data: bytes, file: str, lineage: Lineage = Lineage.FLATCAR) -> list[Finding]:
+    """Return what is wrong with user-data as a data source has it: in bytes, perhaps compressed, perhaps too large."""
+    from coupler.cloudinit.findings import findings_of_data
+
+    return findings_of_data(data, file, lineage)
+
+
 def validate(text: str, lineage: Lineage = Lineage.FLATCAR) -> Report:
     """Return what the lineage's `-validate` says of user-data, line by line."""
     from coupler.cloudinit import verdict

@@ -41,7 +41,7 @@ class Machine:
         """Return whether there is a user of that name."""
         try:
             pwd.getpwnam(name)
-        except KeyError:
+        except (KeyError, ValueError):  # a name with a NUL is no name
             return False
         return True
 
@@ -55,6 +55,8 @@ class Machine:
             )
         except FileNotFoundError as error:
             raise NodeError(f'exec: "{argv[0]}": executable file not found in $PATH') from error
+        except ValueError as error:
+            raise NodeError(f"fork/exec {argv[0]}: invalid argument") from error
         return Outcome(done.returncode, (done.stdout + done.stderr).strip())
 
     def _update_ssh_keys(self, user: str, label: str, keys: str) -> Outcome:

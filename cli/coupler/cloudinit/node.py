@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from coupler.cloudinit.golang import directory_of, join_path, quote
+from coupler.cloudinit.golang import directory_of, join_path, quote, to_bytes
 
 _MAX_LINKS = 40
+MAX_NAME, MAX_PATH = 255, 4096
+"""Bytes of a file's name, and of a path with the NUL at its end, that Linux takes."""
+
 _NULL = "/dev/null"
 _INT32 = range(-(2**31), 2**31)
 _GO_SPECIAL_BITS = {23: stat.S_ISUID, 22: stat.S_ISGID, 20: stat.S_ISVTX}
@@ -80,7 +83,8 @@ class Files:
         return self.root / self.resolve(path, follow=follow).lstrip("/")
 
     def resolve(self, path: str, *, follow: bool = True) -> str:
-        """Return a node's path without symbolic links."""
+        """Return a node's path without symbolic links. Raises NodeError for one that no file system takes."""
+        _refuse_impossible(path)
         if self.root == Path("/"):
             return path
         pending = [part for part in path.split("/") if part]
@@ -199,6 +203,14 @@ class Files:
         place = self.resolve(path)
         if any(place == folder or place.startswith(f"{folder}/") for folder in self.read_only):
             raise NodeError(f"{verb} {path}: read-only file system")
+
+
+def _refuse_impossible(path: str) -> None:
+    """Raise NodeError for a path that would not even get as far as the file system."""
+    if "\0" in path:
+        raise NodeError(f"open {path}: invalid argument")
+    if len(to_bytes(path)) >= MAX_PATH or any(len(to_bytes(name)) > MAX_NAME for name in path.split("/")):
+        raise NodeError(f"open {path}: file name too long")
 
 
 def parse_mode(permissions: str) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coupler.cloudinit.grammar import CLOUD_CONFIG, Key, Kind, Type
-from coupler.cloudinit.parse import Document, Node, NodeKind
+from coupler.cloudinit.parse import MAX_DEPTH, Document, Node, NodeKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Entry:
 
 
 class Outline:
-    """The keys of a document by the grammar, hyphens taken for underscores; merge keys are left aside."""
+    """The keys of a document by the grammar, hyphens taken for underscores; `entries` leaves merge keys aside."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -60,14 +60,22 @@ class Outline:
                 yield from self._entries(entry.value, key.type)
 
     def at(self, node: Node, *path: str) -> Node:
-        """Return the value at a path of keys; an empty scalar where there is none."""
+        """Return the value at a path of keys, merged ones included; an empty scalar where there is none."""
         for step in path:
-            pairs = node.pairs() if node.kind is NodeKind.MAPPING else []
-            found = [value for name, value in pairs if name.value.replace("-", "_") == step]
-            if not found:
-                return _EMPTY
-            node = self.follow(found[-1])
+            node = self._value(node, step, MAX_DEPTH) or _EMPTY
         return node
+
+    def _value(self, node: Node, name: str, depth: int) -> Node | None:
+        """Return the value of a key: the last one of the mapping itself, else the first that is merged into it."""
+        if node.kind is not NodeKind.MAPPING or not depth:
+            return None
+        found = [value for key, value in node.pairs() if key.value.replace("-", "_") == name]
+        if found:
+            return self.follow(found[-1])
+        merged = [self.follow(value) for key, value in node.pairs() if key.value == "<<"]
+        parts = [part for value in merged for part in (value.children if value.kind is NodeKind.SEQUENCE else [value])]
+        values = (self._value(self.follow(part), name, depth - 1) for part in parts)
+        return next((value for value in values if value is not None), None)
 
     def items(self, *path: str) -> list[Node]:
         """Return the mappings in the list at a path of keys."""

@@ -34,7 +34,7 @@ class Node:
     """A YAML node. Lines and columns count from 1. A mapping's children are key, value, key, value, …
 
     `value` is a scalar's text or an alias's name, `tag` the explicit tag in its short form (`!!str`) or empty, `plain`
-    whether a scalar was neither quoted nor a block.
+    whether a scalar was neither quoted nor a block, `index` where the node begins in the text, in characters from 0.
     """
 
     kind: NodeKind
@@ -43,6 +43,7 @@ class Node:
     value: str = ""
     tag: str = ""
     plain: bool = False
+    index: int = 0
     children: list[Node] = field(default_factory=list)
     target: Node | None = None
 
@@ -107,7 +108,7 @@ class _Builder:
         if isinstance(event, yaml.AliasEvent):
             name = str(event.anchor)
             return Node(NodeKind.ALIAS, line, column, name, target=self.anchors.get(name))
-        node = Node(NodeKind.SCALAR, line, column, tag=_short(event.tag))
+        node = Node(NodeKind.SCALAR, line, column, tag=_short(event.tag), index=event.start_mark.index)
         if isinstance(event, yaml.ScalarEvent):
             node.value, node.plain = event.value, not event.style
         else:

@@ -23,11 +23,12 @@ from coupler.cloudinit.golang import (
     format_value,
     is_request_uri,
     quote,
+    to_text,
 )
 from coupler.cloudinit.grammar import CLOUD_CONFIG, Kind, Lineage, Type
 from coupler.cloudinit.parse import parse
 from coupler.cloudinit.scalars import Timestamp
-from coupler.cloudinit.userdata import Format, format_of
+from coupler.cloudinit.userdata import Format, decompress, format_of
 from coupler.cloudinit.yamlport import YamlError
 
 if TYPE_CHECKING:
@@ -88,6 +89,17 @@ def validate(text: str, lineage: Lineage) -> Report:
             return _validate_cloud_config(text, lineage)
     multipart = ", multipart mime" if lineage is Lineage.FLATCAR else ""
     return Report((Line(1, "error", f'must be "#cloud-config"{multipart} or begin with "#!"'),))
+
+
+def validate_data(data: bytes, lineage: Lineage) -> tuple[list[str], int]:
+    """Return (lines, exit code) of `-validate` for user-data as a data source has it: it may be compressed.
+
+    A gzip that breaks off is one more line, and does not change the exit code.
+    """
+    plain, problem = decompress(data)
+    report = validate(to_text(plain), lineage)
+    failed = f"Failed decompressing user-data from datasource: {problem}. Continuing..."
+    return [*([failed] if problem is not None else []), *report.text()], report.exit_code
 
 
 class _PanicError(Exception):

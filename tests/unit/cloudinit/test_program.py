@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from coupler.cloudinit.__main__ import main
+from coupler.cloudinit.live import Machine
+from coupler.cloudinit.node import NodeError
 
 _DOCUMENT = "#cloud-config\nwrite_files:\n  - path: /etc/example\n    content: from here\n"
 
@@ -104,6 +106,22 @@ def test_own_mode_refuses_silent_harm_before_any_change(harm: str, tmp_path: Pat
     assert main([f"--from-file={path}", f"--root={tmp_path / 'root'}"]) == 1
     assert list((tmp_path / "root").iterdir()) == []
     assert main(["--as=flatcar", f"--from-file={path}", f"--root={tmp_path / 'faithful'}"]) == 0
+
+
+@pytest.mark.parametrize("mode", [[], ["--as=flatcar"], ["--as=coreos"]], ids=str)
+@pytest.mark.parametrize("path", ['"/etc/a\\0b"', f"/etc/{'x' * 300}/a", f"/etc/{'x' * 300}", "/" + "x/" * 3000])
+def test_impossible_path_ends_the_run_and_no_traceback(path: str, mode: list[str], tmp_path: Path) -> None:
+    document = tmp_path / "user-data"
+    document.write_text(f"#cloud-config\nwrite_files: [{{path: {path}, content: x}}, {{path: /etc/b}}]\n")
+    assert main([*mode, f"--from-file={document}", f"--root={tmp_path / 'root'}"]) == 1
+    assert not (tmp_path / "root/etc/b").exists()
+
+
+def test_nul_in_an_argument_is_an_error_of_the_node() -> None:
+    machine = Machine()
+    assert not machine.has_user("a\0b")
+    with pytest.raises(NodeError, match="invalid argument"):
+        machine.call(["true", "a\0b"])
 
 
 def test_own_mode_leaves_no_temporary_file_behind(tmp_path: Path) -> None:
