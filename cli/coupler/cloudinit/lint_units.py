@@ -10,7 +10,7 @@ from coupler.cloudinit.parse import NodeKind
 from coupler.cloudinit.plan import is_network_unit
 from coupler.cloudinit.shipped import directives, sections_with
 from coupler.cloudinit.unitfile import is_unit_name, load_problem, logical_lines, settings_of, values_of
-from coupler.cloudinit.units import STARTING, all_settings, texts, units
+from coupler.cloudinit.units import all_settings, texts, units
 from coupler.errors import Severity
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _COMMON = ("Unit", "Install")
 _MAX_NAME = 255
+_ALLOWED_MASKED = ("", "stop")
+"""The commands that systemd takes for a masked unit."""
 _ENUMERATIONS = {
     ("Service", "Type"): ("simple", "exec", "forking", "oneshot", "dbus", "notify", "notify-reload", "idle"),
     ("Service", "Restart"): ("no", "on-success", "on-failure", "on-abnormal", "on-watchdog", "on-abort", "always"),
@@ -131,9 +133,10 @@ def _operations(subject: Subject) -> Iterator[Finding]:
         if masked and content.value:
             message = f"the content of {name} is deleted again: mask puts a link in its place"
             yield subject.finding("masked-content", Severity.WARNING, message, content)
-        if masked and (command.value in STARTING or enabled):
-            node = command if command.value in STARTING else subject.outline.at(unit, "enable")
-            message = f"{name} is masked and {'started' if node is command else 'enabled'}: that fails and ends the run"
+        if masked and (command.value not in _ALLOWED_MASKED or enabled):
+            node = subject.outline.at(unit, "enable") if command.value in _ALLOWED_MASKED else command
+            deed = "enable" if command.value in _ALLOWED_MASKED else command.value
+            message = f"{name} is masked: {deed} fails, and ends the run"
             yield subject.finding("masked-start", Severity.ERROR, message, node)
         if command.value == "reload" and content.value and not values_of(settings, "Service", "ExecReload"):
             message = f"{name} has no ExecReload=: its reload fails and ends the run"
@@ -163,8 +166,9 @@ def _locksmith(subject: Subject) -> Iterator[Finding]:
     if subject.value(subject.outline.at(subject.outline.root, "coreos", "update"), "reboot_strategy") != "off":
         return
     for name, unit in units(subject):
-        if name == "locksmithd.service" and subject.value(unit, "command") in STARTING:
-            message = "reboot_strategy off masks locksmithd: its start fails and ends the run"
+        command = subject.value(unit, "command")
+        if name == "locksmithd.service" and command not in _ALLOWED_MASKED:
+            message = f"reboot_strategy off masks locksmithd: {command} fails, and ends the run"
             yield subject.finding("masked-start", Severity.ERROR, message, subject.outline.at(unit, "command"))
 
 
