@@ -51,8 +51,17 @@ def test_new_check_render_in_an_empty_folder(cluster, tmp_path):
     assert rendered.stderr == ""
 
 
+def test_check_fix_and_explain(cluster, tmp_path):
+    file = tmp_path / "user-data"
+    file.write_text("#cloud-config\ncoreos:\n  update:\n    reboot-strategy: 'off'\n")
+    assert cluster("check", "user-data").returncode == 3
+    assert cluster("check", "--fix", "user-data").returncode == 0
+    assert "reboot_strategy: 'off'" in file.read_text()
+    assert cluster("check", "--explain", "hyphenated-key").stdout.startswith("hyphenated-key: ")
+
+
 @pytest.mark.lab
-def test_main_job_in_an_empty_folder(cluster, lab_host):
+def test_main_job_in_an_empty_folder(cluster, lab_host, tmp_path):
     try:
         result = cluster("init", "--lab", "--nodes", "1", "--output", "json")
         envelope = json.loads(result.stdout)
@@ -60,5 +69,12 @@ def test_main_job_in_an_empty_folder(cluster, lab_host):
         assert result.returncode == 0
         assert "next: cluster init" in cluster("init", "--dry-run").stdout
         assert json.loads(cluster("status", "-o", "json").stdout)["data"]["nodes"][0]["etcd"]["healthy"] is True
+        assert cluster("diff").returncode == cluster("diff", "node-1").returncode == 0
+        assert "etcd.service" in cluster("preview", "node-1").stdout
+        text = (tmp_path / "cluster.yaml").read_text()
+        (tmp_path / "cluster.yaml").write_text(text.replace("election_timeout: 250", "election_timeout: 300"))
+        assert cluster("diff").returncode == 1
+        assert "change etcd.service" in cluster("publish").stdout
+        assert cluster("diff").returncode == 0
     finally:
         cluster("lab", "down", "--forget")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from coupler.adapters import pki
 from coupler.adapters.etcd import MemberStatus, member_status
 from coupler.result import json_object
+from coupler.workflows.clock import skew_of
 from coupler.workflows.run import checked, target
 from coupler.workflows.script import Answer, script
 
@@ -52,7 +54,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class Report:
-    """What one node says of itself. `pulled` is /run/coupler/status.json (see the script coupler-pull)."""
+    """What one node says of itself. `pulled` is /run/coupler/status.json (see the script coupler-pull).
+
+    `skew`: seconds that its clock is ahead of ours.
+    """
 
     node: str
     os_name: str
@@ -61,6 +66,7 @@ class Report:
     waiting: Mapping[str, str]
     certificates: Mapping[str, datetime]
     etcd: MemberStatus | None
+    skew: float = 0.0
 
     @property
     def applied(self) -> str:
@@ -76,12 +82,14 @@ class Report:
 def ask(connections: Connections, cluster: Cluster, node: Node) -> Report:
     """Ask a node for its report. Raises UnreachableError or HostFailedError."""
     variables = {"UNITS": " ".join(UNITS), "SCHEME": "https" if cluster.etcd.tls else "http"}
+    before = time.time()
     completed = connections.run(target(node), script("report", variables))
     checked(node, completed.exit_status, completed.stderr)
-    return read_report(node.name, Answer(completed.stdout))
+    answer = Answer(completed.stdout)
+    return read_report(node.name, answer, skew_of(answer, before, time.time()))
 
 
-def read_report(node: str, answer: Answer) -> Report:
+def read_report(node: str, answer: Answer, skew: float = 0.0) -> Report:
     """Return the report that the answer of `report.sh` holds."""
     waiting = {}
     for line in answer.all("artifact"):
@@ -100,6 +108,7 @@ def read_report(node: str, answer: Answer) -> Report:
         waiting,
         {name: expiry for line in answer.all("certificate") for name, expiry in _certificate(line)},
         etcd,
+        skew,
     )
 
 

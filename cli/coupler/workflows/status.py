@@ -10,6 +10,7 @@ from coupler.adapters.ssh import Connections, Target
 from coupler.errors import CouplerError, ExitCode
 from coupler.result import HostOutcome, Json, table
 from coupler.workflows import report
+from coupler.workflows.clock import problem_with
 from coupler.workflows.publication import repository_of
 from coupler.workflows.run import access, exit_code, limited, outcome_of, target
 from coupler.workflows.workspace import Workspace
@@ -113,7 +114,7 @@ class ClusterStatus:
         if answer.etcd and not answer.etcd.healthy:
             return "its etcd member is not healthy"
         failed = [unit.name for unit in answer.units if unit.failed]
-        return f"failed units: {', '.join(failed)}" if failed else None
+        return f"failed units: {', '.join(failed)}" if failed else problem_with(answer.skew)
 
     def _node_data(self, node: Node) -> Json:
         base: Json = {"name": node.name, "address": str(node.address), "roles": [role.value for role in node.roles]}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from coupler.errors import HostFailedError
 from coupler.result import HostOutcome, State, StepOutcome
+from coupler.workflows.clock import MEND, problem_with, skew_of
 from coupler.workflows.run import Run, checked, hosts_step, target
 from coupler.workflows.script import Answer, script
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 FREE_KIB = {"/etc": 1024, "/opt": 262_144, "/run": 4096, "/var/lib": 262_144}
 """KiB that must be free: programs go to /opt, etcd's data and downloads to /var/lib."""
-MAX_SKEW = 60
-"""Seconds by which a node's clock may be off: above that, logs and certificates tell wrong stories."""
 PORTS = {2379: "etcd", 2380: "etcd", 6443: "kube-apiserver"}
 SYSTEMS = {"flatcar", "coreos"}
 LAB_VARIANT = "coupler-lab"
@@ -40,8 +39,7 @@ class Preflight:
             completed = run.connections.run(target(node), script("preflight"))
             checked(node, completed.exit_status, completed.stderr)
             answer = Answer(completed.stdout)
-            # The clock was read somewhere between asking and answering.
-            skew = _skew(answer, before, time.time())
+            skew = skew_of(answer, before, time.time())
             problems = list(problems_of(run.cluster, node, answer, skew))
             if problems:
                 raise HostFailedError("; ".join(what for what, _ in problems), next_step=problems[0][1], host=node.name)
@@ -57,9 +55,8 @@ def problems_of(cluster: Cluster, node: Node, answer: Answer, skew: float) -> It
     yield from _system(answer)
     yield from _identity(cluster, node, answer)
     yield from _disk(answer)
-    if abs(skew) > MAX_SKEW:
-        direction = "ahead of" if skew > 0 else "behind"
-        yield f"its clock is {abs(skew):.0f} s {direction} ours", "let it synchronise: timedatectl set-ntp true"
+    if clock := problem_with(skew):
+        yield clock, MEND
     yield from _ports(cluster, node, answer)
 
 
@@ -120,14 +117,3 @@ def _is_ours(cluster: Cluster, node: Node, owner: str) -> bool:
     if owner == "etcd":
         return node in cluster.etcd_members
     return cluster.kubernetes.enabled and node in cluster.control_nodes
-
-
-def _skew(answer: Answer, before: float, after: float) -> float:
-    """Return by how many seconds a node's clock is ahead of ours at least (negative: behind)."""
-    try:
-        theirs = float(answer.one("time"))
-    except ValueError:
-        return 0.0
-    if theirs + 1 < before:  # the node tells whole seconds, rounded down
-        return theirs + 1 - before
-    return max(0.0, theirs - after)
