@@ -162,6 +162,21 @@ def test_an_etcd_that_does_not_start_with_its_new_flags_is_back_with_the_old_one
     site.inside(NODE, f". /etc/profile.d/coupler.sh; ({patiently}) 2>&1")
 
 
+def test_a_unit_that_was_not_well_before_holds_nothing_up(site: Site) -> None:
+    program = "/bin/sh -c 'test ! -e /run/broken && exec sleep infinity'"
+    extra(
+        site,
+        "  coreos:\n    units:\n      - name: shaky.service\n        command: start\n        content: |\n"
+        f"          [Service]\n          ExecStart={program}\n          Restart=always\n          RestartSec=1\n",
+    )
+    assert site.cluster("init").exit_code == 0
+    site.inside(NODE, "touch /run/broken; systemctl restart shaky")
+    site.edit("election_timeout: 250", "election_timeout: 270")
+    answer = site.json("init")
+    assert answer.exit_code == 0, answer.stderr
+    assert site.inside(NODE, "systemctl show -P ActiveState shaky") != "active"
+
+
 def test_what_a_document_does_not_have_any_more_goes(site: Site) -> None:
     before = site.inside(NODE, EVERYTHING)
     text = site.file.read_text()
