@@ -144,6 +144,10 @@ class Site:
         assert old in text
         self.file.write_text(text.replace(old, new))
 
+    def extra(self, fragment: str) -> None:
+        """Give cluster.yaml a cloud-config fragment of the user's own, which is indented by two."""
+        self.file.write_text(f"{self.file.read_text()}\nextra:\n{fragment}")
+
     def inside(self, machine: str, script: str) -> str:
         """Run a script as root in a machine, past the network; return what it printed."""
         done = self.lab.exec(machine, ["sh", "-c", script])

@@ -13,13 +13,13 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from conftest import Site
 
@@ -57,11 +57,6 @@ def afresh(site: Site) -> Iterator[None]:
     assert site.inside(NODE, "ls /var/lib/coupler") == (
         "allowed_signers\nartifacts\nboot-stub.applied\nboot-stub.yaml\ndocuments\nlast-good.yaml\nowned\nrepository.git"
     )
-
-
-def extra(site: Site, fragment: str) -> None:
-    """Give cluster.yaml a fragment of the user's own."""
-    site.file.write_text(f"{site.file.read_text()}\nextra:\n{fragment}")
 
 
 def pull(site: Site) -> dict[str, Any]:
@@ -129,7 +124,7 @@ def test_a_document_that_makes_a_unit_fail_is_undone_with_all_that_only_it_broug
     site.inside(NODE, "echo before > /etc/motd; chmod 0640 /etc/motd")
     good, before = site.published, site.inside(NODE, EVERYTHING)
     etcd = site.inside(NODE, "systemctl show -P InvocationID etcd")
-    extra(site, WORSE)
+    site.extra(WORSE)
     answer = site.json("init")
     assert answer.exit_code == 5
     assert re.search(r"not healthy within 6 s: broken\.service ", answer.failed[NODE])
@@ -164,8 +159,7 @@ def test_an_etcd_that_does_not_start_with_its_new_flags_is_back_with_the_old_one
 
 def test_a_unit_that_was_not_well_before_holds_nothing_up(site: Site) -> None:
     program = "/bin/sh -c 'test ! -e /run/broken && exec sleep infinity'"
-    extra(
-        site,
+    site.extra(
         "  coreos:\n    units:\n      - name: shaky.service\n        command: start\n        content: |\n"
         f"          [Service]\n          ExecStart={program}\n          Restart=always\n          RestartSec=1\n",
     )
@@ -180,7 +174,7 @@ def test_a_unit_that_was_not_well_before_holds_nothing_up(site: Site) -> None:
 def test_what_a_document_does_not_have_any_more_goes(site: Site) -> None:
     before = site.inside(NODE, EVERYTHING)
     text = site.file.read_text()
-    extra(site, WORSE[: WORSE.index("      - name: broken")])
+    site.extra(WORSE[: WORSE.index("      - name: broken")])
     site.inside(NODE, "echo mine > /etc/motd")
     assert site.cluster("init").exit_code == 0
     assert site.inside(NODE, "cat /etc/brought; echo; systemctl is-active brought; systemctl is-enabled brought") == (
@@ -199,8 +193,7 @@ def test_a_full_disk_during_apply_leaves_what_was(site: Site) -> None:
     site.inside(NODE, "mkdir -p /srv/small && mount -t tmpfs -o size=64k tmpfs /srv/small")
     try:
         before = site.inside(NODE, EVERYTHING)
-        extra(
-            site,
+        site.extra(
             "  write_files:\n    - path: /etc/brought\n      content: new\n"
             f"    - path: /srv/small/large\n      content: {'x' * 100_000}\n",
         )
@@ -220,7 +213,7 @@ def test_without_space_to_write_down_what_was_nothing_is_tried(site: Site) -> No
     good = site.published
     site.inside(NODE, "mkdir /var/lib/coupler/undo.new && mount -t tmpfs -o size=4k tmpfs /var/lib/coupler/undo.new")
     try:
-        extra(site, "  write_files:\n    - path: /etc/brought\n      content: new\n")
+        site.extra("  write_files:\n    - path: /etc/brought\n      content: new\n")
         answer = site.json("init")
         assert answer.exit_code == 5
         assert "cannot be written down" in answer.failed[NODE]
@@ -287,6 +280,25 @@ def test_dates_of_commits_do_not_matter(site: Site, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv("GIT_COMMITTER_DATE", date)
         new = commit(site, message=date)
         assert (pull(site)["result"], pull(site)["applied"]) == ("applied", new) or pull(site)["applied"] == new
+
+
+@pytest.mark.parametrize("off", ["-20y", "+20y"])
+def test_a_node_whose_clock_is_far_off_takes_what_is_new(site: Site, off: str) -> None:
+    [library] = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    with library.open("rb") as stream:
+        subprocess.run(site.lab.command(NODE, ["sh", "-c", "cat > /opt/faketime.so"]), stdin=stream, check=True)
+    drop_in = "/run/systemd/system/coupler-pull.service.d"
+    lines = f'[Service]\\nEnvironment=LD_PRELOAD=/opt/faketime.so "FAKETIME={off}"\\n'
+    site.inside(NODE, f"mkdir -p {drop_in}; printf '{lines}' > {drop_in}/clock.conf; systemctl daemon-reload")
+    try:
+        new = commit(site)
+        report = pull(site)
+        assert (report["result"], report["applied"]) == ("applied", new)
+        years = int(report["time"][:4]) - time.gmtime().tm_year
+        assert abs(years - int(off[:-1])) <= 1, "the clock was off"
+        assert pull(site)["result"] == "unchanged"
+    finally:
+        site.inside(NODE, f"rm -r {drop_in} /opt/faketime.so; systemctl daemon-reload")
 
 
 # A repository that does not do
@@ -413,7 +425,7 @@ def test_power_cuts_at_random_moments_leave_one_whole_document(site: Site) -> No
     text = site.file.read_text()
     for letter in "ab":
         site.file.write_text(text)
-        extra(site, letters(letter))
+        site.extra(letters(letter))
         documents[letter] = site.cluster("render").stdout
     commit(site, cloud__config_yaml=documents["a"])
     assert pull(site)["result"] == "applied"

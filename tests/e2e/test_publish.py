@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.lab
 
-EXTRA = """
-extra:
+EXTRA = """\
   coreos:
     units:
       - name: hello.service
@@ -55,10 +54,6 @@ def afresh(site: Site) -> Iterator[None]:
     assert site.git("for-each-ref", "--format=%(refname)") == "refs/heads/main"
 
 
-def extra(site: Site, command: str) -> None:
-    site.file.write_text(site.file.read_text() + EXTRA.format(command=command))
-
-
 def pull(site: Site) -> dict[str, dict[str, Any]]:
     """Let every node look, as its timer does; return the reports."""
     for node in site.machines:
@@ -73,7 +68,7 @@ def applied(site: Site) -> dict[str, str]:
 def test_the_commit_says_what_changes_and_nodes_follow_by_themselves(site: Site) -> None:
     before = site.published
     site.edit("election_timeout: 250", "election_timeout: 260")
-    extra(site, "/bin/true")
+    site.extra(EXTRA.format(command="/bin/true"))
     plan = site.cluster("publish", "--dry-run")
     assert "would commit" in plan.stdout
     assert site.published == before
@@ -93,7 +88,7 @@ def test_the_commit_says_what_changes_and_nodes_follow_by_themselves(site: Site)
 
 def test_a_few_nodes_try_it_first_and_the_others_follow(site: Site) -> None:
     before = site.published
-    extra(site, "/bin/true")
+    site.extra(EXTRA.format(command="/bin/true"))
     answer = site.json("publish", "--to", "node-3")
     assert answer.exit_code == 0, answer.stderr
     assert [step["title"] for step in answer.data["steps"]] == ["check", "publish", "pull", "health", "promote"]
@@ -105,7 +100,7 @@ def test_a_few_nodes_try_it_first_and_the_others_follow(site: Site) -> None:
 
 def test_what_does_not_do_on_a_few_nodes_stays_there(site: Site) -> None:
     before = site.published
-    extra(site, "/bin/sh -c '[ $$(hostname) != node-2 ]'")
+    site.extra(EXTRA.format(command="/bin/sh -c '[ $$(hostname) != node-2 ]'"))
     answer = site.cluster("publish", "--to", "node-2", "--to", "node-4")
     assert answer.exit_code == 5
     assert re.search(r"^  failed: node-2: .*not healthy within 6 s: hello\.service failed", answer.stdout, re.MULTILINE)
@@ -129,7 +124,7 @@ def test_what_does_not_do_on_a_few_nodes_stays_there(site: Site) -> None:
 def test_back_to_an_earlier_commit(site: Site) -> None:
     document = site.git("show", "main:cloud-config.yaml")
     first = site.published
-    extra(site, "/bin/true")
+    site.extra(EXTRA.format(command="/bin/true"))
     assert site.cluster("publish").exit_code == 0
     second = site.published
     answer = site.cluster("publish", "--revert", "HEAD~1")
@@ -171,7 +166,7 @@ def test_a_commit_that_is_not_there_is_told_with_those_that_are(site: Site) -> N
 
 def test_a_branch_that_somebody_has_rewound_is_published_over(site: Site) -> None:
     first = site.published
-    extra(site, "/bin/true")
+    site.extra(EXTRA.format(command="/bin/true"))
     assert site.cluster("init").exit_code == 0
     second = site.published
     site.git("update-ref", "refs/heads/main", first)
