@@ -55,9 +55,11 @@ def _duplicate_keys(subject: Subject) -> Iterator[Finding]:
         name = _underscored(entry)
         first = seen.setdefault((id(entry.section), name), entry.name)
         exact = first.value == entry.name.value
-        if first is not entry.name and (subject.lineage is Lineage.COREOS or not exact):
+        classic = subject.lineage is Lineage.COREOS  # it makes a mixture of the two; Flatcar refuses what is exact
+        if first is not entry.name and (classic or not exact):
             message = f"the key {name} stands here a second time, first in line {first.line}"
-            yield subject.finding("duplicate-key", Severity.WARNING, message, entry.name, "keep one of them")
+            severity = Severity.ERROR if classic else Severity.WARNING
+            yield subject.finding("duplicate-key", severity, message, entry.name, "keep one of them")
 
 
 def _boolean_words(subject: Subject) -> Iterator[Finding]:
