@@ -6,7 +6,6 @@ import json
 import os
 import random
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from coupler.lab import fileserver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -361,44 +362,52 @@ def test_a_damaged_copy_of_the_repository_is_had_anew(site: Site) -> None:
     assert (pull(site)["result"], pull(site)["applied"]) == ("applied", new) or pull(site)["applied"] == new
 
 
-SERVE = "import http.server, functools, sys; http.server.ThreadingHTTPServer((sys.argv[1], 8090), functools.partial("
-SERVE += "http.server.SimpleHTTPRequestHandler, directory=sys.argv[2])).serve_forever()"
+SERVERS = {
+    "plain files": Path(fileserver.__file__),
+    "git server": Path(__file__).parent / "smart_http.py",
+}
+PORT = 8090
 
 
-def test_plain_files_on_a_web_server_do_and_a_look_at_nothing_new_is_one_request(site: Site, tmp_path: Path) -> None:
-    copy, log = tmp_path / "files" / "copy.git", tmp_path / "log"
+@pytest.mark.parametrize("kind", SERVERS)
+def test_over_http_a_look_at_nothing_new_is_one_request(site: Site, tmp_path: Path, kind: str) -> None:
+    host, log = str(site.lab.network.host), tmp_path / "log"
+    copy = tmp_path / "files" / "copy.git"
+    subprocess.run(["git", "clone", "-q", "--mirror", str(site.lab.repository_path), str(copy)], check=True)
 
-    def publish() -> None:
-        subprocess.run(["git", "clone", "-q", "--mirror", str(site.lab.repository_path), str(copy)], check=True)
+    def update() -> None:
+        subprocess.run(["git", "-C", str(copy), "remote", "update"], check=True, capture_output=True)
         subprocess.run(["git", "-C", str(copy), "update-server-info"], check=True)
 
     def follow() -> None:
-        site.inside(NODE, f"sed -i 's|^REPOSITORY=.*|REPOSITORY={url}/copy.git|' /etc/coupler/pull.conf")
+        url = f"http://{host}:{PORT}/copy.git"
+        site.inside(NODE, f"sed -i 's|^REPOSITORY=.*|REPOSITORY={url}|' /etc/coupler/pull.conf")
 
-    publish()
-    host = str(site.lab.network.host)
-    url = f"http://{host}:8090"
+    update()
     configuration = site.inside(NODE, "cat /etc/coupler/pull.conf")
     with log.open("w") as stream:
-        web = subprocess.Popen([sys.executable, "-c", SERVE, host, str(tmp_path / "files")], stderr=stream)
+        argv = [sys.executable, "-IS", str(SERVERS[kind]), host, str(PORT), str(tmp_path / "files")]
+        web = subprocess.Popen(argv, stderr=stream)
     try:
-        site.inside(NODE, f"for _ in $(seq 100); do curl -sf {url} > /dev/null && exit; sleep 0.1; done; exit 1")
+        look = f"curl -sf http://{host}:{PORT}/copy.git/info/refs > /dev/null"
+        site.inside(NODE, f"for _ in $(seq 100); do {look} && exit; sleep 0.1; done; exit 1")
         follow()
         assert pull(site)["result"] == "unchanged"
         # From nothing, as a new machine.
         site.inside(NODE, "rm -r /run/coupler/applied /var/lib/coupler/last-good.yaml /var/lib/coupler/repository.git")
         report = pull(site)
         assert (report["result"], report["applied"]) == ("applied", site.published), report
-        shutil.rmtree(copy)
+        shallow = site.lab.exec(NODE, ["test", "-s", "/var/lib/coupler/repository.git/shallow"]).returncode == 0
+        assert shallow == (kind == "git server")
         new = commit(site)
-        publish()
+        update()
         follow()
         report = pull(site)
         assert (report["result"], report["applied"]) == ("applied", new), report
         follow()
         log.write_text("")
         assert pull(site)["result"] == "unchanged"
-        requests = re.findall(r'"GET (\S+)', log.read_text())
+        requests = re.findall(r'"(?:GET|POST) (\S+)', log.read_text())
         assert requests == ["/copy.git/info/refs?service=git-upload-pack"]
     finally:
         web.kill()
