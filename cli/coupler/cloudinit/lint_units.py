@@ -45,18 +45,21 @@ def _unit_names(subject: Subject) -> Iterator[Finding]:
             message = f"{name.value} is no unit name for systemd"
             yield subject.finding("unit-name", Severity.ERROR, message, name, "end it with .service or another type")
         for drop_in in drop_ins.children if drop_ins.kind is NodeKind.SEQUENCE else []:
-            yield from _drop_in_name(subject, subject.outline.at(subject.outline.follow(drop_in), "name"))
+            yield from _drop_in_name(subject, subject.outline.follow(drop_in))
 
 
 def _is_network_name(name: str) -> bool:
     return is_network_unit(name) and "\0" not in name and len(name) <= _MAX_NAME
 
 
-def _drop_in_name(subject: Subject, name: Node) -> Iterator[Finding]:
-    if "/" in name.value:
+def _drop_in_name(subject: Subject, drop_in: Node) -> Iterator[Finding]:
+    name = subject.outline.at(drop_in, "name")
+    if not name.value:
+        yield subject.finding("drop-in-name", Severity.WARNING, "a drop-in without a name is skipped", drop_in)
+    elif "/" in name.value:
         message = f"the drop-in name {name.value} leaves the unit's folder"
         yield subject.finding("unit-path", Severity.ERROR, message, name)
-    elif name.value and not name.value.endswith(".conf"):
+    elif not name.value.endswith(".conf"):
         message = f"systemd reads no drop-in that does not end with .conf: {name.value}"
         fix = subject.replaced(name, f"{name.value}.conf") if name.plain else ()
         yield subject.finding("drop-in-name", Severity.ERROR, message, name, f"write {name.value}.conf", fix)

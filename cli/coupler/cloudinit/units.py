@@ -26,9 +26,10 @@ def units(subject: Subject) -> Iterator[tuple[str, Node]]:
 
 
 def texts(subject: Subject, unit: Node) -> list[Node]:
-    """Return the scalars that hold a unit's content and its drop-ins."""
+    """Return the scalars that hold a unit's content and its drop-ins; one without a name is written nowhere."""
     drop_ins = map(subject.outline.follow, subject.outline.at(unit, "drop_ins").children)
-    nodes = [subject.outline.at(holder, "content") for holder in (unit, *drop_ins)]
+    named = (drop_in for drop_in in drop_ins if subject.value(drop_in, "name"))
+    nodes = [subject.outline.at(holder, "content") for holder in (unit, *named)]
     return [node for node in nodes if node.kind is NodeKind.SCALAR and node.value]
 
 
