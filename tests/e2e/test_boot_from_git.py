@@ -56,7 +56,8 @@ def afresh(site: Site) -> Iterator[None]:
     answer = site.json("init")
     assert answer.exit_code == 0, answer.stderr
     assert site.inside(NODE, "ls /var/lib/coupler") == (
-        "allowed_signers\nartifacts\nboot-stub.applied\nboot-stub.yaml\ndocuments\nlast-good.yaml\nowned\nrepository.git"
+        "allowed_signers\nartifacts\nboot-stub.applied\nboot-stub.yaml\ndocuments\nlast-good.yaml\nleft\nowned\n"
+        "repository.git"
     )
 
 

@@ -17,7 +17,6 @@ pytestmark = pytest.mark.lab
 
 DOCS = (Path(__file__).parents[2] / "docs" / "preview.md").read_text()
 STATE = "find /etc /opt /var/lib/coupler /run/coupler -type f -printf '%p %m %s %C@\\n' | sort"
-AGAIN = "rm -f /run/coupler/applied; systemctl start coupler-pull.service"  # as docs/preview.md has it
 
 DRIFT = {
     "echo '# by hand' >> /etc/coupler/pull.conf": ("file", "/etc/coupler/pull.conf", "has another content"),
@@ -106,13 +105,17 @@ def test_drift_of_every_kind_is_found_and_put_right(site: Site) -> None:
     lines = {line for one in answer.data["nodes"][0]["differences"] for line in one["diff"]}
     assert {"+# by hand", "-REBOOT_STRATEGY=etcd-lock", "-Restart=always", "+Restart=no"} <= lines
 
-    site.inside(
-        "node-1",
-        "rmdir /opt/bin/coupler-flannel-network; rm -r /etc/systemd/system/etcd.service.d "
-        "/var/lib/coupler/artifacts/etcdctl.installed; systemctl daemon-reload; " + AGAIN,
-    )
-    assert f"sudo sh -c '{AGAIN}'" in DOCS
+    by_hand = "rmdir /opt/bin/coupler-flannel-network; rm -r /etc/systemd/system/etcd.service.d "
+    site.inside("node-1", by_hand + "/var/lib/coupler/artifacts/etcdctl.installed; systemctl daemon-reload")
+    plan = site.json("init", "--dry-run", "--limit", "node-1")
+    assert plan.states("pull") == {"node-1": "planned"}
+    init = site.json("init")
+    assert init.exit_code == 0, init.stderr
+    assert init.states("pull") == {"node-1": "done", "node-2": "unchanged"}
+    [told] = [host["text"] for step in init.data["steps"] for host in step["hosts"] if host["state"] == "done"]
+    assert told.startswith("put right: /etc/coupler/nodes, /etc/coupler/pull.conf, ")
     assert differences(site.json("diff", "node-1"), "node-1") == set()
+    assert site.json("init").data["changed"] is False
 
 
 def test_edit_of_cluster_yaml_shows_in_the_document(site: Site) -> None:

@@ -96,9 +96,8 @@ class ClusterDrift:
             lines += self._node(name)
         if any(one.differences for one in self.drifts.values()):
             lines += [
-                "next: what the document has is written again by a reboot, or on the node by",
-                "  sudo sh -c 'rm -f /run/coupler/applied; systemctl start coupler-pull.service'",
-                "  and what it does not have, such as drop-ins made by hand, stays until somebody removes it",
+                "next: cluster init, or a reboot, writes files of the document again where they were changed;",
+                "  what the document does not have, such as drop-ins made by hand, stays until somebody removes it",
             ]
         return "\n".join(lines)
 

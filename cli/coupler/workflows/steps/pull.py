@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coupler.errors import HostFailedError
-from coupler.result import HostOutcome, Json, State, StepOutcome, json_object
+from coupler.result import HostOutcome, State, StepOutcome, json_object
 from coupler.workflows import report
 from coupler.workflows.run import Run, checked, hosts_step, target
+from coupler.workflows.script import Answer
 from coupler.workflows.steps.health import await_health
 
 if TYPE_CHECKING:
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
 
 _TIMEOUT = 900  # seconds; as long as coupler-pull.service may take
 
-_STATUS = "cat /run/coupler/status.json 2>/dev/null || true\n"
+_STATUS = """
+printf 'status=%s\\n' "$(cat /run/coupler/status.json 2>/dev/null)"
+[ ! -x /opt/bin/coupler-apply ] || /opt/bin/coupler-apply changed | sed 's/^/changed=/'
+"""
 # A commit that failed here before is tried once more: who asks may have mended what was in its way.
 # A pull that is under way may have looked before the commit was there: then a second one follows.
 _PULL = f"""
@@ -34,13 +39,16 @@ for attempt in 1 2; do
     ! grep -qs "\\"applied\\": \\"$COMMIT\\"" /run/coupler/status.json || break
 done
 {_STATUS}"""
+# As after a boot: coupler-pull applies the last good document before it looks for another.
+_AGAIN = f"rm -f /run/coupler/applied\n{_PULL}"
 
 
 class Pull:
     """The node fetches, verifies, validates and applies by itself; we only ask it to do so at once.
 
-    All nodes are asked together, but members of a healthy etcd take turns: what a commit changes may restart them, and
-    the next one follows when the one before is healthy again. If one is not, the rest keep what they have.
+    A node that is at the commit and has files that somebody changed writes them again. All nodes are asked together,
+    but members of a healthy etcd take turns: what a commit changes may restart them, and the next one follows when the
+    one before is healthy again. If one is not, the rest keep what they have.
     """
 
     title = "pull"
@@ -58,28 +66,29 @@ class Pull:
         commit = run.commit[:12]
 
         def ask(node: Node) -> HostOutcome:
-            before = _status(run, node, _STATUS).get("applied")
-            current = before == run.commit
+            before = _ask(run, node, _STATUS)
+            drifted = ", ".join(before.changed) if before.applied == run.commit else ""
+            current = before.applied == run.commit and not drifted
             unchanged = HostOutcome(node.name, State.UNCHANGED, f"is at {commit}")
             if run.dry_run:
-                return unchanged if current else HostOutcome(node.name, State.PLANNED, f"would apply {commit}")
-            if before and not current and _serves_etcd(run, node):
-                with turns.turn_of(node):
-                    self._pull(run, node)
+                return unchanged if current else HostOutcome(node.name, State.PLANNED, _planned(commit, drifted))
+            takes_turns = bool(before.applied) and not current and _serves_etcd(run, node)
+            with turns.turn_of(node) if takes_turns else nullcontext():
+                self._pull(run, node, _AGAIN if drifted else _PULL)
+                if takes_turns:
                     await_health(run, node)
-            else:
-                self._pull(run, node)
-            return unchanged if current else HostOutcome(node.name, State.DONE, f"applied {commit}")
+            done = HostOutcome(node.name, State.DONE, f"put right: {drifted}" if drifted else f"applied {commit}")
+            return unchanged if current else done
 
         return hosts_step(self.title, run.on_every_node(ask), f"commit {commit}")
 
-    def _pull(self, run: Run, node: Node) -> None:
+    def _pull(self, run: Run, node: Node, how: str) -> None:
         """Raise HostFailedError where the node is not at the commit afterwards."""
-        status = _status(run, node, f"COMMIT={run.commit} BRANCH={self._branch}\n{_PULL}")
-        if status.get("applied") != run.commit:
+        after = _ask(run, node, f"COMMIT={run.commit} BRANCH={self._branch}\n{how}")
+        if after.applied != run.commit:
             raise HostFailedError(
                 f"it did not apply commit {run.commit[:12]}",
-                why=status.get("reason") or "coupler-pull left no report",
+                why=after.reason or "coupler-pull left no report",
                 next_step=f"see its journal: ssh {node.ssh_user}@{node.ssh_address} journalctl -u coupler-pull",
                 host=node.name,
             )
@@ -110,10 +119,25 @@ class _Turns:
                 raise
 
 
-def _status(run: Run, node: Node, script: str) -> Json:
+@dataclass(frozen=True)
+class _State:
+    """What a node says: the commit that is applied, why not another, and which files somebody has changed since."""
+
+    applied: str
+    reason: str
+    changed: tuple[str, ...]
+
+
+def _ask(run: Run, node: Node, script: str) -> _State:
     completed = run.connections.run(target(node), script, timeout=_TIMEOUT)
     checked(node, completed.exit_status, completed.stderr)
-    return json_object(completed.stdout)
+    answer = Answer(completed.stdout)
+    status = json_object(answer.one("status"))
+    return _State(str(status.get("applied") or ""), str(status.get("reason") or ""), tuple(answer.all("changed")))
+
+
+def _planned(commit: str, drifted: str) -> str:
+    return f"would put right: {drifted}" if drifted else f"would apply {commit}"
 
 
 def _serves_etcd(run: Run, node: Node) -> bool:
