@@ -1,6 +1,12 @@
 #!/bin/sh
-# packages.sh PACKAGE…: install those of Debian's packages that are missing. Says what to do where it cannot.
+# packages.sh [--no-services] PACKAGE…: install those of Debian's packages that are missing. Says what to do where it cannot.
+# With --no-services none of them is started, now or at the next boot: tests start what they need, where they need it.
 set -eu
+services=yes
+if [ "${1:-}" = --no-services ]; then
+    services=no
+    shift
+fi
 missing=
 for package; do
     status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null || true)
@@ -17,6 +23,19 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "installing$missing"
 export DEBIAN_FRONTEND=noninteractive
+if [ "$services" = no ] && [ ! -e /usr/sbin/policy-rc.d ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+fi
 apt-get update -qq
 # shellcheck disable=SC2086
 apt-get install -y -qq --no-install-recommends $missing > /dev/null
+if [ "$services" = no ]; then
+    for package in $missing; do
+        case $package in
+        haproxy) systemctl disable --quiet haproxy.service 2> /dev/null || true ;;
+        etcd-server) systemctl disable --quiet etcd.service 2> /dev/null || true ;;
+        esac
+    done
+fi
