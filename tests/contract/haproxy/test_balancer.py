@@ -10,7 +10,7 @@ import pytest
 from tests.contract.haproxy.world import App, Balancer, Load, eventually, free_port
 
 from coupler.registrator.balancers import BalancerError
-from coupler.registrator.balancers.haproxy_config import backend_name
+from coupler.registrator.balancers.haproxy.config import backend_name
 from coupler.registrator.merge import merge
 from coupler.registrator.model import Backend, Desired, Endpoint, Mode, Offer, Route, State, TcpRoute
 from coupler.registrator.routing import explain
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from coupler.registrator.balancers import Applied
-    from coupler.registrator.balancers.haproxy import HAProxy
+    from coupler.registrator.balancers.haproxy.adapter import HAProxy
 
 pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
 

@@ -16,10 +16,10 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coupler.registrator.balancers.haproxy import HAProxy
-from coupler.registrator.balancers.haproxy_config import Settings
-from coupler.registrator.balancers.haproxy_files import Files, MasterReload, SpawnReload
-from coupler.registrator.balancers.haproxy_socket import RuntimeSocket
+from coupler.registrator.balancers.haproxy.adapter import HAProxy
+from coupler.registrator.balancers.haproxy.config import Settings
+from coupler.registrator.balancers.haproxy.files import Files, MasterReload, SpawnReload
+from coupler.registrator.balancers.haproxy.socket import RuntimeSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable

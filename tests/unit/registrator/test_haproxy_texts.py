@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coupler.registrator.balancers.haproxy_config import Settings, backend_name, config_text, shape
-from coupler.registrator.balancers.haproxy_diff import (
+from coupler.registrator.balancers.haproxy.config import Settings, backend_name, config_text, shape
+from coupler.registrator.balancers.haproxy.diff import (
     Proxies,
     Server,
     map_fills,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from coupler.registrator.balancers import BalancerError
-from coupler.registrator.balancers.haproxy_config import map_text
+from coupler.registrator.balancers.haproxy.config import map_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coupler.registrator.balancers import Applied, BalancerError
-from coupler.registrator.balancers.haproxy_config import backend_name, config_text, map_text, shape, tcp_frontend
-from coupler.registrator.balancers.haproxy_diff import (
+from coupler.registrator.balancers.haproxy.config import backend_name, config_text, map_text, shape, tcp_frontend
+from coupler.registrator.balancers.haproxy.diff import (
     Proxies,
     map_fills,
     orphans,
@@ -24,16 +24,16 @@ from coupler.registrator.balancers.haproxy_diff import (
     refused,
     upserts,
 )
-from coupler.registrator.balancers.haproxy_files import taken
+from coupler.registrator.balancers.haproxy.files import taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence, Set
     from pathlib import Path
 
-    from coupler.registrator.balancers.haproxy_config import Settings, Shape
-    from coupler.registrator.balancers.haproxy_diff import Server
-    from coupler.registrator.balancers.haproxy_files import Files, Reload
-    from coupler.registrator.balancers.haproxy_socket import Process, RuntimeSocket
+    from coupler.registrator.balancers.haproxy.config import Settings, Shape
+    from coupler.registrator.balancers.haproxy.diff import Server
+    from coupler.registrator.balancers.haproxy.files import Files, Reload
+    from coupler.registrator.balancers.haproxy.socket import Process, RuntimeSocket
     from coupler.registrator.model import Backend, Desired
 
 _SHAPE = "show stat -1 3 -1"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coupler.registrator.balancers.haproxy_config import (
+from coupler.registrator.balancers.haproxy.config import (
     OWNER,
     backend_name,
     host_port,

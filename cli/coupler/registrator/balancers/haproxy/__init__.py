@@ -1,0 +1,1 @@
+"""HAProxy, moved through its runtime API and reloaded only when its shape has to change."""
