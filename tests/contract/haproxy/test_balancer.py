@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.contract.haproxy.world import App, Balancer, Load, eventually, free_port
+from tests.contract.traffic import App, Load, eventually, free_port
 
 from coupler.registrator.balancers import BalancerError
 from coupler.registrator.balancers.haproxy.config import backend_name
@@ -17,6 +17,8 @@ from coupler.registrator.routing import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.contract.haproxy.world import Balancer
 
     from coupler.registrator.balancers import Applied
     from coupler.registrator.balancers.haproxy.adapter import HAProxy
@@ -61,7 +63,7 @@ def apply(haproxy: Balancer, desired: Desired) -> HAProxy:
 @pytest.mark.parametrize("haproxy", ["spawn", "master"], indirect=True)
 def test_a_new_backend_reloads_once_and_its_servers_never(haproxy: Balancer, apps: Callable[..., App]) -> None:
     one, two = apps("one"), apps("two")
-    with Load(haproxy, port=haproxy.foreign_port) as foreign:
+    with Load(haproxy.foreign_port) as foreign:
         adapter = apply(haproxy, site(one))
         assert haproxy.get() == (200, "one")
         assert adapter.reloads == 1
@@ -80,7 +82,7 @@ def test_an_instance_that_goes_finishes_its_requests_and_is_deleted(
     one, two = apps("one"), apps("two")
     apply(haproxy, site(one, two))
     two.delay = 0.2
-    with Load(haproxy) as load:
+    with Load(haproxy.port) as load:
         eventually(lambda: two.served > 0, "no request reaches the second instance")
         apply(haproxy, site(one))
         two.stop()
@@ -96,7 +98,7 @@ def test_what_drains_or_is_not_ready_gets_no_new_request(
     one, two = apps("one"), apps("two")
     both = site(one, two)
     apply(haproxy, both)
-    with Load(haproxy) as load:
+    with Load(haproxy.port) as load:
         apply(haproxy, drained(both, "two", state))
         load.more(5)
         before = two.served
@@ -122,7 +124,7 @@ def test_an_address_and_a_weight_change_in_place(haproxy: Balancer, apps: Callab
 def test_settings_of_a_backend_change_without_a_failure(haproxy: Balancer, apps: Callable[..., App]) -> None:
     one = apps("one")
     apply(haproxy, site(one))
-    with Load(haproxy) as load:
+    with Load(haproxy.port) as load:
         apply(haproxy, site(one, sticky_cookie="INSTANCE", check_path="/health", read_timeout=3.5))
         load.more()
     assert load.failures == []
@@ -169,7 +171,7 @@ def test_a_port_that_is_taken_harms_its_own_route_alone(haproxy: Balancer, apps:
     apply(haproxy, site(one))
     tcp = Backend("db", (Endpoint("db", "127.0.0.1", one.port),), Mode.TCP)
     offer = Offer((*site(one).backends.values(), tcp), site(one).routes, (TcpRoute("db", "db", other.port),))
-    with Load(haproxy) as load:
+    with Load(haproxy.port) as load:
         done = asyncio.run(haproxy.adapter().apply(merge([("t", offer)]), None, remove=True))
         load.more()
     assert done.failed == {"db": f"cannot listen on 127.0.0.1:{other.port}: Address already in use"}
@@ -254,7 +256,7 @@ def test_many_routes_and_servers_are_moved_in_one_piece(haproxy: Balancer, apps:
     first = merge([("t", Offer((Backend("shop", endpoints[:1]),), (Route("r", "shop", "shop.test"),)))])
     apply(haproxy, first)
     many = merge([("t", Offer((Backend("shop", endpoints),), (*routes, *first.routes)))])
-    with Load(haproxy) as load:
+    with Load(haproxy.port) as load:
         assert apply(haproxy, many).reloads == 0
         load.more()
     assert load.failures == []

@@ -1,89 +1,22 @@
-"""A world on loopback: a real HAProxy, real backends, a real etcd, and clients that count what fails."""
+"""A real HAProxy on loopback, beside a foreign site."""
 
 from __future__ import annotations
 
 import contextlib
-import http.server
-import itertools
 import os
 import signal
 import socket
 import subprocess
-import threading
-import time
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from tests.contract.traffic import DEADLINE, App, eventually, free_port
 
 from coupler.registrator.balancers.haproxy.adapter import HAProxy
 from coupler.registrator.balancers.haproxy.config import Settings
 from coupler.registrator.balancers.haproxy.files import Files, MasterReload, SpawnReload
 from coupler.registrator.balancers.haproxy.socket import RuntimeSocket
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-DEADLINE = 15.0
-
-
-def free_port() -> int:
-    """Return a port of loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def eventually(what: Callable[[], bool], why: str) -> None:
-    """Wait until `what` holds; fail with `why` at the deadline."""
-    deadline = time.monotonic() + DEADLINE
-    while not what():
-        assert time.monotonic() < deadline, why
-        time.sleep(0.01)
-
-
-class App(http.server.ThreadingHTTPServer):
-    """One instance: answers every request with its name, after `delay` seconds; /health with `health`."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, name: str, port: int = 0) -> None:
-        self.app_name, self.delay, self.health, self.served = name, 0.0, 200, 0
-        super().__init__(("127.0.0.1", port), _Handler)
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        return int(self.server_address[1])
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Let a connection that HAProxy or a client resets end in silence."""
-
-    def stop(self) -> None:
-        self.shutdown()
-        self.server_close()
-        self._thread.join()
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: App
-
-    def do_GET(self) -> None:
-        app = self.server
-        health = self.path == "/health"
-        app.served += not health
-        time.sleep(0 if health else app.delay)
-        body = app.app_name.encode()
-        self.send_response(app.health if health else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        pass
 
 
 @dataclass
@@ -197,96 +130,3 @@ class Balancer:
         with contextlib.suppress(OSError, HTTPException):
             return self.get()
         return None
-
-
-class Load:
-    """Clients that ask without pause; what is no 200 is a failure, with its reason."""
-
-    def __init__(self, balancer: Balancer, clients: int = 3, port: int = 0) -> None:
-        self._balancer, self._port = balancer, port or balancer.port
-        self._stop = threading.Event()
-        self.failures: list[str] = []
-        self.answers: dict[str, int] = {}
-        self._count = itertools.count()
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._run, args=(n % 2 == 0,)) for n in range(clients)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        self.more(20)
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    @property
-    def requests(self) -> int:
-        return sum(self.answers.values()) + len(self.failures)
-
-    def more(self, requests: int = 60) -> None:
-        """Wait until as many more requests are through."""
-        target = self.requests + requests
-        eventually(lambda: self.requests >= target, "the load stands still")
-
-    def _run(self, keep: bool) -> None:
-        connection = None
-        while not self._stop.is_set():
-            connection = connection or HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE)
-            closes = True
-            try:
-                connection.request("GET", f"/{next(self._count)}", headers={"Host": "shop.test"})
-                answer = connection.getresponse()
-                body = answer.read().decode()
-                closes = not keep or answer.will_close
-                self._note(body if answer.status == 200 else None, f"{answer.status}: {body[:80]}")
-            except (OSError, HTTPException) as error:
-                self._note(None, repr(error))
-            if closes:
-                connection.close()
-                connection = None
-        if connection is not None:
-            connection.close()
-
-    def _note(self, name: str | None, otherwise: str) -> None:
-        with self._lock:
-            if name is None:
-                self.failures.append(otherwise)
-            else:
-                self.answers[name] = self.answers.get(name, 0) + 1
-
-
-class Etcd:
-    """A real etcd that may be stopped and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port, self._peer = folder, free_port(), free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        peer = f"http://127.0.0.1:{self._peer}"
-        argv = ["etcd", "--name", "one", "--data-dir", str(self.folder / "data"), "--log-level", "error"]
-        argv += ["--listen-client-urls", self.url, "--advertise-client-urls", self.url, "--listen-peer-urls", peer]
-        argv += ["--initial-advertise-peer-urls", peer, "--initial-cluster", f"one={peer}", "--unsafe-no-fsync"]
-        if "unsafe" not in subprocess.run(["etcd", "--help"], capture_output=True, text=True, check=False).stdout:
-            argv.remove("--unsafe-no-fsync")
-        with (self.folder / "etcd.log").open("ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log)
-        eventually(lambda: self.ctl("endpoint", "health", check=False).returncode == 0, "etcd does not start")
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def ctl(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        argv = ["etcdctl", "--endpoints", self.url, "--command-timeout=5s", *words]
-        environment = os.environ | {"ETCDCTL_API": "3"}
-        return subprocess.run(argv, capture_output=True, text=True, check=check, env=environment)
-
-    def put(self, key: str, value: str, *words: str) -> None:
-        self.ctl("put", key, value, *words)

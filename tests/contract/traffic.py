@@ -1,0 +1,134 @@
+"""Real backends on loopback, and clients that count what fails."""
+
+from __future__ import annotations
+
+import http.server
+import itertools
+import socket
+import threading
+import time
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEADLINE = 15.0
+
+
+def free_port() -> int:
+    """Return a port of loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(what: Callable[[], bool], why: str) -> None:
+    """Wait until `what` holds; fail with `why` at the deadline."""
+    deadline = time.monotonic() + DEADLINE
+    while not what():
+        assert time.monotonic() < deadline, why
+        time.sleep(0.01)
+
+
+class App(http.server.ThreadingHTTPServer):
+    """One instance: answers every request with its name, after `delay` seconds; /health with `health`."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, name: str, port: int = 0) -> None:
+        self.app_name, self.delay, self.health, self.served = name, 0.0, 200, 0
+        super().__init__(("127.0.0.1", port), _Handler)
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Let a connection that HAProxy or a client resets end in silence."""
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+        self._thread.join()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: App
+
+    def do_GET(self) -> None:
+        app = self.server
+        health = self.path == "/health"
+        app.served += not health
+        time.sleep(0 if health else app.delay)
+        body = app.app_name.encode()
+        self.send_response(app.health if health else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+class Load:
+    """Clients that ask without pause; what is no 200 is a failure, with its reason."""
+
+    def __init__(self, port: int, clients: int = 3, host: str = "shop.test") -> None:
+        self._port, self._host = port, host
+        self._stop = threading.Event()
+        self.failures: list[str] = []
+        self.answers: dict[str, int] = {}
+        self._count = itertools.count()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._run, args=(n % 2 == 0,)) for n in range(clients)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        self.more(20)
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def requests(self) -> int:
+        return sum(self.answers.values()) + len(self.failures)
+
+    def more(self, requests: int = 60) -> None:
+        """Wait until as many more requests are through."""
+        target = self.requests + requests
+        eventually(lambda: self.requests >= target, "the load stands still")
+
+    def _run(self, keep: bool) -> None:
+        connection = None
+        while not self._stop.is_set():
+            connection = connection or HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE)
+            closes = True
+            try:
+                connection.request("GET", f"/{next(self._count)}", headers={"Host": self._host})
+                answer = connection.getresponse()
+                body = answer.read().decode()
+                closes = not keep or answer.will_close
+                self._note(body if answer.status == 200 else None, f"{answer.status}: {body[:80]}")
+            except (OSError, HTTPException) as error:
+                self._note(None, repr(error))
+            if closes:
+                connection.close()
+                connection = None
+        if connection is not None:
+            connection.close()
+
+    def _note(self, name: str | None, otherwise: str) -> None:
+        with self._lock:
+            if name is None:
+                self.failures.append(otherwise)
+            else:
+                self.answers[name] = self.answers.get(name, 0) + 1
