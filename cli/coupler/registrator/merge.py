@@ -2,19 +2,20 @@
 
 The rule: of two backends with one id, the one of the source that is named first counts, whole. Of two routes that take
 the same requests (same host, path, kind of path and headers), the higher priority counts, then the source named first,
-then the smaller id; of two TCP routes for one port, the same without priorities. What loses is listed as a problem,
-with the winner.
+then the smaller id; of two TCP routes for one port, the same without priorities. Of two hosts with one name, the one of
+the source that is named first. What loses is listed as a problem, with the winner.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from coupler.registrator.model import Backend, Desired, Mode, Offer, Problem, Route, TcpRoute
+from coupler.registrator.model import Backend, Desired, Host, Mode, Offer, Problem, Route, TcpRoute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence, Set
 
 
 def merge(offers: Sequence[tuple[str, Offer]]) -> Desired:
@@ -27,6 +28,7 @@ def merge(offers: Sequence[tuple[str, Offer]]) -> Desired:
         MappingProxyType(backends),
         tuple(sorted(routes, key=lambda route: route.match)),
         tuple(sorted(tcp_routes, key=lambda route: route.port)),
+        _hosts(offers, problems),
         tuple(problems),
     )
 
@@ -69,6 +71,16 @@ def _tcp_routes(
     return winners.values()
 
 
+def _hosts(offers: Iterable[tuple[str, Offer]], problems: list[Problem]) -> tuple[Host, ...]:
+    taken: dict[str, tuple[Host, str]] = {}
+    for source, offer in offers:
+        for host in offer.hosts:
+            winner, owner = taken.setdefault(host.name, (host, source))
+            if winner != host:
+                problems.append(Problem(f"host {host.name} of {source}", f"{owner} says how it is served"))
+    return tuple(host for _, (host, _) in sorted(taken.items()))
+
+
 def _lost(route: Route | TcpRoute, source: str, winner: Route | TcpRoute | None, problems: list[Problem]) -> bool:
     if winner is None:
         return False
@@ -83,3 +95,20 @@ def _leads(route: Route | TcpRoute, source: str, backend: Backend | None, mode: 
     why = "there is no such backend" if backend is None else f"that backend speaks {backend.mode}"
     problems.append(Problem(f"route {route.id} of {source}", f"leads to backend {route.backend}: {why}"))
     return False
+
+
+def refresh(desired: Desired, offers: Sequence[tuple[str, Offer]], ids: Set[str]) -> Desired | None:
+    """Return `desired` with the endpoints that these backends have now; None where more than endpoints changed.
+
+    Much cheaper than `merge`: routes and hosts are the same objects as before.
+    """
+    fresh: dict[str, Backend] = {}
+    for _, offer in offers:
+        for backend in offer.backends:
+            if backend.id in ids:
+                fresh.setdefault(backend.id, backend)
+    for id_ in ids:
+        old, new = desired.backends.get(id_), fresh.get(id_)
+        if old is None or new is None or old.mode is not new.mode or old.policy != new.policy:
+            return None
+    return replace(desired, backends=MappingProxyType({**desired.backends, **fresh}))

@@ -12,7 +12,7 @@ from tests.contract.traffic import App, Load, eventually, free_port
 from coupler.registrator.balancers import BalancerError
 from coupler.registrator.balancers.haproxy.config import backend_name
 from coupler.registrator.merge import merge
-from coupler.registrator.model import Backend, Desired, Endpoint, Mode, Offer, Route, State, TcpRoute
+from coupler.registrator.model import Backend, Desired, Endpoint, Mode, Offer, Policy, Route, State, TcpRoute
 from coupler.registrator.routing import explain
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy
 
 def site(*apps: App, **settings: Any) -> Desired:
     endpoints = tuple(Endpoint(app.app_name, "127.0.0.1", app.port) for app in apps)
-    backend = Backend("shop", endpoints, **settings)
+    backend = Backend("shop", endpoints, policy=Policy(**settings))
     return merge([("test", Offer((backend,), (Route("shop", "shop", "shop.test"),)))])
 
 

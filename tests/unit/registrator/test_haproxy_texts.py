@@ -17,7 +17,7 @@ from coupler.registrator.balancers.haproxy.diff import (
     upserts,
 )
 from coupler.registrator.merge import merge
-from coupler.registrator.model import Backend, Endpoint, Offer, Route, State
+from coupler.registrator.model import Backend, Endpoint, Offer, Policy, Route, State
 
 SETTINGS = Settings(Path("/etc/haproxy/coupler.cfg"), ("*:80",))
 COLUMNS = (
@@ -68,7 +68,7 @@ def test_commands_are_the_difference() -> None:
 
 
 def test_a_checked_server_gets_traffic_after_its_check_is_enabled() -> None:
-    commands = upserts(Backend("web", (Endpoint("x", "10.0.0.1", 82),), check_path="/h"), {})
+    commands = upserts(Backend("web", (Endpoint("x", "10.0.0.1", 82),), policy=Policy(check_path="/h")), {})
     assert [command.split()[0] for command in commands] == ["add", "enable", "set"]
 
 
@@ -87,8 +87,10 @@ def test_orphans_bear_our_mark() -> None:
 def test_only_settings_change_the_name_of_a_backend() -> None:
     bare = Backend("web")
     assert backend_name(bare) == backend_name(Backend("web", (Endpoint("x", "::1", 1),)))
-    others = [Backend("web", sticky_cookie="C"), Backend("web", check_path="/"), Backend("web", read_timeout=1)]
-    assert len({backend_name(backend) for backend in [bare, *others]}) == 4
+    others = [Policy(sticky_cookie="C"), Policy(check_path="/"), Policy(read_timeout=1)]
+    assert (
+        len({backend_name(backend) for backend in [bare, *(Backend("web", policy=policy) for policy in others)]}) == 4
+    )
 
 
 def test_the_file_is_whole_and_stable() -> None:

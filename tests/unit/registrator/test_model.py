@@ -6,8 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coupler.registrator.merge import merge
-from coupler.registrator.model import Backend, Endpoint, Mode, ModelError, Offer, Problem, Route, TcpRoute
+from coupler.registrator.merge import merge, refresh
+from coupler.registrator.model import (
+    Backend,
+    Certificate,
+    Endpoint,
+    Host,
+    Mode,
+    ModelError,
+    Offer,
+    Policy,
+    Problem,
+    Redirect,
+    Route,
+    TcpRoute,
+)
 from coupler.registrator.names import safe_name
 from coupler.registrator.routing import explain
 
@@ -26,13 +39,24 @@ if TYPE_CHECKING:
         (lambda: Endpoint("e", "10.0.0.1", 80, weight=257), "weight 257"),
         (lambda: Backend(""), "no id"),
         (lambda: Backend("b", (Endpoint("e", "10.0.0.1", 80),) * 2), "share a uid"),
-        (lambda: Backend("b", check_path="/a b"), "no path to check"),
-        (lambda: Backend("b", check_path="/a'\n"), "no path to check"),
-        (lambda: Backend("b", mode=Mode.TCP, check_path="/"), "is TCP"),
-        (lambda: Backend("b", mode=Mode.TCP, sticky_cookie="C"), "is TCP"),
-        (lambda: Backend("b", sticky_cookie="a b"), "no name for a cookie"),
-        (lambda: Backend("b", read_timeout=0), "read timeout"),
-        (lambda: Backend("b", connect_timeout=float("nan")), "connect timeout"),
+        (lambda: Policy(check_path="/a b"), "no path to check"),
+        (lambda: Policy(check_path="/a'\n"), "no path to check"),
+        (lambda: Policy(sticky_cookie="a b"), "no name for a cookie"),
+        (lambda: Policy(read_timeout=0), "read timeout"),
+        (lambda: Policy(connect_timeout=float("nan")), "connect timeout"),
+        (lambda: Policy(tunnel_timeout=1e9), "tunnel timeout"),
+        (lambda: Policy(max_body=0), "a body of at most 0 bytes"),
+        (lambda: Policy(rate_limit=-1), "a rate of -1"),
+        (lambda: Policy(replace_prefix=("/a", "b c")), "'b c' is no path"),
+        (lambda: Policy(set_headers=(("X", "a\nb"),)), "no value of a header"),
+        (lambda: Policy(remove_headers=("X:",)), "no name of a header"),
+        (lambda: Redirect(status=200), "no status of a redirect"),
+        (lambda: Redirect(scheme="ftp"), "no scheme"),
+        (lambda: Backend("b", mode=Mode.TCP, policy=Policy(check_path="/")), "check-path is for HTTP"),
+        (lambda: Backend("b", mode=Mode.TCP, policy=Policy(sticky_cookie="C")), "is TCP"),
+        (lambda: Host("a b"), "no host name"),
+        (lambda: Host("a", hsts=-1), "HSTS"),
+        (lambda: Certificate("no PEM", "either"), "cannot be used"),
         (lambda: Route("r", "b", "exa mple"), "no host name"),
         (lambda: Route("r", "b", "a.*.b"), "no host name"),
         (lambda: Route("r", "b", path="relative"), "no path"),
@@ -95,6 +119,32 @@ def test_a_route_that_leads_nowhere_is_left_out_and_said() -> None:
 def test_a_route_that_leads_nowhere_does_not_hide_one_that_does() -> None:
     good = Route("z", "b", "h")
     assert merge([("s", Offer((Backend("b"),), (Route("a", "gone", "h"), good)))]).routes == (good,)
+
+
+def test_endpoints_are_refreshed_and_the_rest_stays_the_same_object() -> None:
+    one, other = Backend("b"), Backend("c")
+    before = merge([("s", Offer((one, other), (Route("r", "b"),)))])
+    more = Backend("b", (Endpoint("1", "::1", 1),))
+    after = refresh(before, [("s", Offer((more, other))), ("t", Offer((one,)))], {"b"})
+    assert after is not None
+    assert after.backends == {"b": more, "c": other}
+    assert after.routes is before.routes
+
+
+@pytest.mark.parametrize(
+    "backends",
+    [(), (Backend("b", mode=Mode.TCP),), (Backend("b", policy=Policy(rate_limit=1)),), (Backend("b"), Backend("new"))],
+)
+def test_more_than_endpoints_is_no_refresh(backends: tuple[Backend, ...]) -> None:
+    before = merge([("s", Offer((Backend("b"),)))])
+    assert refresh(before, [("s", Offer(backends))], {"b", "new"} & ({b.id for b in backends} | {"b"})) is None
+
+
+def test_of_two_hosts_with_one_name_the_source_named_first_counts() -> None:
+    offers = [("s", Offer(hosts=(Host("A.test", redirect=True),))), ("t", Offer(hosts=(Host("a.test"), Host("b"))))]
+    desired = merge(offers)
+    assert desired.hosts == (Host("a.test", redirect=True), Host("b"))
+    assert desired.problems == (Problem("host a.test of t", "s says how it is served"),)
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,15 @@ class Applied:
 
 
 class Balancer(Protocol):
-    """One balancer. Every method but `identity` may raise `BalancerError`."""
+    """One balancer. Every method but `identity` may raise `BalancerError`.
+
+    `settle` is how long, in seconds, changes are collected after one was applied: 0 where a change costs little.
+    `shared`: other registrators may write to it too, so that one at a time is elected to do it.
+    """
 
     name: str
+    settle: float
+    shared: bool
 
     async def identity(self) -> str | None:
         """Return what names the process that balances now; None while there is none. Another one needs an audit."""
@@ -43,6 +49,13 @@ class Balancer(Protocol):
 
         What is new is there before what is old goes. Without `remove` nothing goes, and nothing is reloaded: a
         reload would drop what a source has not said yet.
+        """
+
+    async def drift(self, desired: Desired) -> frozenset[str]:
+        """Return the ids of backends that are not as desired, and names of what is ours and unwanted; change nothing.
+
+        To be called beside `apply`: it reads in pieces, and lets others run between them. What it returns may be
+        outdated, and is passed to `apply`, which looks again.
         """
 
     async def plan(self, desired: Desired) -> list[str]:

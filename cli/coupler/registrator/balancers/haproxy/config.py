@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from coupler.registrator.model import Backend, Balance, Endpoint, Mode, State
+from coupler.registrator.model import Backend, Mode, State
 from coupler.registrator.names import digest, safe_name
 from coupler.registrator.routing import ANY_HOST, EXACT_HOST, WILDCARD_HOST, host_kind, order
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from coupler.registrator.model import Desired, Route, TcpRoute
+    from coupler.registrator.model import Desired, Endpoint, Policy, Route, TcpRoute
 
 OWNER = "coupler-"
 """The owner mark: every backend, frontend and server of ours begins with it."""
@@ -58,29 +58,12 @@ class Shape:
 
 def backend_name(backend: Backend) -> str:
     """Return the name that a backend has in HAProxy."""
-    return _backend_name(
-        backend.id,
-        backend.mode,
-        backend.balance,
-        backend.check_path,
-        backend.connect_timeout,
-        backend.read_timeout,
-        backend.sticky_cookie,
-    )
+    return _backend_name(backend.id, backend.mode, backend.policy)
 
 
 @lru_cache(maxsize=2**15)
-def _backend_name(  # by value, so that endpoints that come and go cost nothing
-    id_: str,
-    mode: Mode,
-    balance: Balance,
-    check_path: str | None,
-    connect_timeout: float | None,
-    read_timeout: float | None,
-    sticky_cookie: str | None,
-) -> str:
-    backend = Backend(id_, (), mode, balance, check_path, connect_timeout, read_timeout, sticky_cookie)
-    return f"{OWNER}{safe_name(id_)}:{digest(_BREAK.join(_backend_lines(backend)))}"
+def _backend_name(id_: str, mode: Mode, policy: Policy) -> str:
+    return f"{OWNER}{safe_name(id_)}:{digest(_BREAK.join(_backend_lines(Backend(id_, (), mode, policy))))}"
 
 
 def server_name(endpoint: Endpoint) -> str:
@@ -93,7 +76,7 @@ def server_options(backend: Backend) -> str:
 
     Idle connections go within a second or two, so that a server can be deleted soon after its last request.
     """
-    return "pool-purge-delay 500ms" + (" check inter 2s fall 2 rise 1" if backend.check_path else "")
+    return "pool-purge-delay 500ms" + (" check inter 2s fall 2 rise 1" if backend.policy.check_path else "")
 
 
 def tcp_frontend(route: TcpRoute) -> str:
@@ -141,15 +124,16 @@ def _written(title: str, lines: Iterable[str]) -> str:
 
 
 def _backend_lines(backend: Backend) -> list[str]:
-    lines = [f"mode {backend.mode}", f"balance {backend.balance}", "retries 3", "option redispatch 1"]
-    if backend.check_path:
-        lines += [f"option httpchk GET '{backend.check_path}'"]
-    if backend.connect_timeout:
-        lines += [f"timeout connect {round(backend.connect_timeout * 1000) or 1}ms"]
-    if backend.read_timeout:
-        lines += [f"timeout server {round(backend.read_timeout * 1000) or 1}ms"]
-    if backend.sticky_cookie:
-        lines += [f"cookie {backend.sticky_cookie} insert indirect nocache httponly dynamic"]
+    policy = backend.policy
+    lines = [f"mode {backend.mode}", f"balance {policy.balance}", "retries 3", "option redispatch 1"]
+    if policy.check_path:
+        lines += [f"option httpchk GET '{policy.check_path}'"]
+    if policy.connect_timeout:
+        lines += [f"timeout connect {round(policy.connect_timeout * 1000) or 1}ms"]
+    if policy.read_timeout:
+        lines += [f"timeout server {round(policy.read_timeout * 1000) or 1}ms"]
+    if policy.sticky_cookie:
+        lines += [f"cookie {policy.sticky_cookie} insert indirect nocache httponly dynamic"]
         lines += [f"dynamic-cookie-key {digest(backend.id)}"]
     return lines
 

@@ -102,7 +102,7 @@ def _upsert(path: str, endpoint: Endpoint, backend: Backend, observed: Mapping[s
         commands.append(f"set server {path} addr {endpoint.address} port {endpoint.port}")
     if server.weight != endpoint.weight:
         commands.append(f"set server {path} weight {endpoint.weight}")
-    if backend.check_path and not server.checked:
+    if backend.policy.check_path and not server.checked:
         commands.append(f"enable health {path}")
     if server.state is not endpoint.state:
         commands.append(f"set server {path} state {'maint' if endpoint.state is State.DOWN else endpoint.state}")
