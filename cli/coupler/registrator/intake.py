@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from coupler.registrator.drains import Drains
 from coupler.registrator.merge import merge, refresh
 from coupler.registrator.model import Desired, Offer
 from coupler.registrator.sources import Change, SourceError
@@ -62,9 +64,11 @@ class SourceState:
 class Intake:
     """What all sources say, in the order of their precedence. `tell` is called with each new desired state."""
 
-    def __init__(self, sources: Sequence[Source], tell: Callable[[News], None]) -> None:
+    def __init__(self, sources: Sequence[Source], tell: Callable[[News], None], drains: Drains | None = None) -> None:
         self._entries = [_Entry(source) for source in sources]
         self._tell = tell
+        self._drains = drains or Drains()
+        self._merged = Desired()  # before the drains
         self._confirmations: set[asyncio.Task[None]] = set()
         self.desired = Desired()
 
@@ -114,17 +118,30 @@ class Intake:
         if entry.source.synced and not entry.confirmed and not entry.confirming:
             self._confirm(entry)
 
+    def redrain(self) -> None:
+        """Look at the drains again: they have changed."""
+        self._publish(self._merged, None)
+
     def _take(self, entry: _Entry, fresh: Offer, change: Change) -> None:
         entry.offer = fresh
         offers = [(other.source.name, other.offer) for other in self._entries]
-        if change.backends is not None:
-            desired = refresh(self.desired, offers, change.backends)
-            if desired is not None:
-                self.desired = desired
-                self._tell(News(desired, change.backends, change.since))
-                return
-        before, self.desired = self.desired, merge(offers)
-        self._tell(News(self.desired, _differing(before, self.desired), change.since))
+        merged = None if change.backends is None else refresh(self._merged, offers, change.backends)
+        if merged is None:
+            self._publish(merge(offers), change.since)
+        else:
+            self._publish(merged, change.since, change.backends)
+
+    def _publish(self, merged: Desired, since: float | None, ids: frozenset[str] | None = None) -> None:
+        before, self._merged = self.desired, merged
+        self.desired = self._drains.over(merged) if ids is None else self._drained(merged, ids)
+        self._tell(News(self.desired, _differing(before, self.desired) if ids is None else ids, since))
+
+    def _drained(self, merged: Desired, ids: frozenset[str]) -> Desired:
+        """Return `merged` with the drains: what was drained before is carried over, only `ids` are looked at."""
+        if not self._drains.names:
+            return merged
+        backends = {**self.desired.backends, **{id_: merged.backends[id_] for id_ in ids}}
+        return self._drains.over(replace(merged, backends=MappingProxyType(backends)), ids)
 
     def _confirm(self, entry: _Entry) -> None:
         entry.again = True

@@ -99,6 +99,11 @@ class Mover:
         self._wake.set()
 
     @property
+    def leads(self) -> bool:
+        """Whether this registrator is the one that may write to the balancer."""
+        return self._may_write()
+
+    @property
     def in_step(self) -> bool:
         """Whether the balancer has the desired state, as far as is known."""
         return self.record.in_step_since is not None
@@ -122,7 +127,7 @@ class Mover:
     async def finish(self) -> None:
         """Write down what the balancer's next start needs, and let go; routes stay as they are."""
         try:
-            if self._unwritten is not None and self._may_write():
+            if self._unwritten is not None and self.leads:
                 await self.balancer.persist(self._desired)
         except BalancerError as error:
             _log.warning("what the balancer has is not written down", extra=self._about(error))
@@ -142,7 +147,7 @@ class Mover:
                 self._dirty |= {name for name, (when, _) in self._retries.items() if when <= now}
 
     def _work(self) -> bool:
-        led, self._led = self._led, self._may_write()
+        led, self._led = self._led, self.leads
         if not self._led:
             return False
         self._everything = self._everything or not led
@@ -228,7 +233,7 @@ class Mover:
         """Look for what changed behind our back."""
         while True:
             await asyncio.sleep(self._pace.audit)
-            if self._everything or self.record.error is not None or not self._may_write():
+            if self._everything or self.record.error is not None or not self.leads:
                 continue
             try:
                 drifted = await self.balancer.drift(self._desired)
@@ -247,7 +252,7 @@ class Mover:
         while True:
             await asyncio.sleep(self._pace.persist_after / 2)
             now = time.monotonic()
-            if self._unwritten is None or not self._removed or not self._may_write():
+            if self._unwritten is None or not self._removed or not self.leads:
                 continue
             if now - self._changed_at < self._pace.persist_after and now - self._unwritten < self._pace.persist_at_most:
                 continue
