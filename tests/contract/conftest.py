@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.contract.etcd import Etcd
+from tests.contract.etcd import Etcd, EtcdCluster
 from tests.contract.traffic import App
 
 if TYPE_CHECKING:
@@ -34,7 +34,22 @@ def etcd(tmp_path: Path) -> Iterator[Etcd]:
     """A real etcd with an empty store."""
     folder = tmp_path / "etcd"
     folder.mkdir()
-    server = Etcd(folder)
-    server.start()
-    yield server
-    server.stop()
+    server = Etcd(folder, "--enable-v2")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def etcd_cluster(tmp_path: Path) -> Iterator[EtcdCluster]:
+    """Three members of one real etcd."""
+    folder = tmp_path / "etcd"
+    folder.mkdir()
+    cluster = EtcdCluster(folder, 3)
+    try:
+        cluster.start_all()
+        yield cluster
+    finally:
+        cluster.stop_all()
