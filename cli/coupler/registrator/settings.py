@@ -34,11 +34,15 @@ class EtcdSettings:
 
 @dataclass(frozen=True, slots=True)
 class AnnouncementsSettings:
-    """Announcements in etcd below `prefix`. A service without a document is served as `<name>.<domain>`."""
+    """Announcements in etcd below `prefix`. A service without a document is served as `<name>.<domain>`.
+
+    When etcd was away, what has expired meanwhile may be announced again for `grace` seconds before it goes.
+    """
 
     etcd: EtcdSettings
     prefix: str = "/services/"
     domain: str = ""
+    grace: float = 15.0
 
 
 @dataclass(frozen=True, slots=True)
