@@ -1,0 +1,1 @@
+"""Where backends, endpoints and routes come from."""
