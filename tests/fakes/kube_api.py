@@ -40,7 +40,7 @@ from tests.fakes.kube_watch import Watch
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 _FUTURE_SECONDS = 3.0  # how long a list waits for a version to come
 _LARGEST_BODY = 3 * 2**20
@@ -79,16 +79,18 @@ class KubeApi:
         self.host, self.port, self.scale, self.bookmark_seconds = host, port, scale, bookmark_seconds
         self.tokens: set[str] | None = set(tokens) or None
         self.refused_tokens: set[str] = set()
-        self.forbidden: set[str] = set()  # resources
+        self.powerless: set[str] = set()  # tokens whose users, of the same name, have no rights
         self.watches: set[Watch] = set()
         self.requests: list[str] = []
+        self.on_request: Callable[[str], None] = lambda _request: None
         self.chunk_size = 0
         self.ready = True
         self._tls = tls
         self._turn_away: list[Text] = []
         self._empty: list[str] = []
-        self._etcd = asyncio.Event()
+        self._etcd, self._answers_lists = asyncio.Event(), asyncio.Event()
         self._etcd.set()
+        self._answers_lists.set()
         self._runner: web.ServerRunner | None = None
         self._server: asyncio.Server | None = None
         for namespace in ("default", "kube-system"):
@@ -173,7 +175,14 @@ class KubeApi:
         self.cut()
         self.store.rewind(version)
 
-    def too_many(self, count: int, retry_after: int = 1) -> None:
+    def hold_lists(self) -> None:
+        """Let lists be read from the store, and not answered before `release_lists`."""
+        self._answers_lists.clear()
+
+    def release_lists(self) -> None:
+        self._answers_lists.set()
+
+    def too_many(self, count: int, retry_after: float = 1) -> None:
         """Turn the next `count` requests away with 429."""
         text, headers = "Too many requests, please try again later.\n", {"Retry-After": str(retry_after)}
         self._turn_away += [Text(429, text, headers) for _ in range(count)]
@@ -240,6 +249,7 @@ class KubeApi:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.requests.append(f"{request.method} {request.rel_url}")
+        self.on_request(self.requests[-1])
         try:
             return await self._answer(request)
         except Text as text:
@@ -258,22 +268,27 @@ class KubeApi:
             if request.path == "/readyz" and not (self.ready and self._etcd.is_set()):
                 raise Text(500, "[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n")
             raise Text(200, "ok")
-        self._authenticate(request)
+        user = self._user(request)
         if request.path == "/version":
             return _json(self.store.personality.version)
         kind, namespace, name, sub = self._place(unquote(request.path))
-        if kind.resource in self.forbidden:
-            raise _forbidden(kind, request, namespace, name)
+        if user in self.powerless:
+            raise _forbidden(user, request, kind, (namespace, name, sub))
         if "json" not in request.headers.get("Accept", "json") and "*" not in request.headers["Accept"]:
             raise Refused(406, "NotAcceptable", "406: Not Acceptable", {})
         if request.method == "GET" and not name:
             return await self._collection(request, kind, namespace)
         return await self._object(request, kind, (namespace, name), sub)
 
-    def _authenticate(self, request: web.BaseRequest) -> None:
+    def _user(self, request: web.BaseRequest) -> str:
+        """Return whose request it is; a token is the name of its user."""
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if token in self.refused_tokens or (self.tokens is not None and token not in self.tokens):
             raise Refused(401, "Unauthorized", "Unauthorized")
+        if token in self.powerless and not request.path.startswith(("/api", "/version")):
+            message = f'forbidden: User "{token}" cannot {request.method.lower()} path "{request.path}"'
+            raise Refused(403, "Forbidden", message, {})
+        return token
 
     def _place(self, path: str) -> tuple[Kind, str, str, str]:
         """Return kind, namespace, name and subresource that `path` leads to."""
@@ -308,7 +323,9 @@ class KubeApi:
             raise Refused(500, "", why)
         if query.get("watch", "") not in _FALSE:
             return await self._watch(request, kind, namespace, selector)
-        return await self._list(query, kind, namespace, selector)
+        answer = await self._list(query, kind, namespace, selector)
+        await self._answers_lists.wait()
+        return answer
 
     async def _watch(
         self, request: web.BaseRequest, kind: Kind, namespace: str, selector: Selector
@@ -466,12 +483,15 @@ def _options(why: str) -> Refused:
     return Refused(422, "Invalid", f'ListOptions.meta.k8s.io "" is invalid: {why}', details)
 
 
-def _forbidden(kind: Kind, request: web.BaseRequest, namespace: str, name: str) -> Refused:
-    verb = "watch" if request.query.get("watch", "") not in _FALSE else "list" if not name else request.method.lower()
+def _forbidden(user: str, request: web.BaseRequest, kind: Kind, place: tuple[str, str, str]) -> Refused:
+    namespace, name, sub = place
+    reads = "watch" if request.query.get("watch", "") not in _FALSE else "get" if name else "list"
+    verb = {"GET": reads, "PUT": "update", "POST": "create"}.get(request.method, request.method.lower())
     where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
     what = f'{kind.qualified} "{name}"' if name else kind.qualified
-    message = f'{what} is forbidden: User "registrator" cannot {verb} resource "{kind.resource}" in API group'
-    return Refused(403, "Forbidden", f'{message} "{kind.group}" {where}', kind.details(name))
+    resource = f"{kind.resource}/{sub}" if sub else kind.resource
+    message = f'{what} is forbidden: User "{user}" cannot {verb} resource "{resource}" in API group "{kind.group}"'
+    return Refused(403, "Forbidden", f"{message} {where}", kind.details(name))
 
 
 def _json(answer: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
