@@ -79,7 +79,10 @@ class SourcesSettings:
 
 @dataclass(frozen=True, slots=True)
 class HAProxySettings:
-    """A HAProxy on this machine. `base` are your own files, read before ours; `master` its master socket, if any."""
+    """A HAProxy on this machine. `base` are your own files, read before ours; `master` its master socket, if any.
+
+    `https_port` is where plain requests are sent, if that is not the port of the first address in `https`.
+    """
 
     socket: Path = Path("/run/haproxy/admin.sock")
     config: Path = Path("/etc/haproxy/coupler.cfg")
@@ -88,6 +91,7 @@ class HAProxySettings:
     master: Path | None = None
     http: tuple[str, ...] = ("*:80",)
     https: tuple[str, ...] = ()
+    https_port: int | None = None
     tcp_address: str = "*"
     accept_proxy: bool = False
     reload_interval: float = 1.0

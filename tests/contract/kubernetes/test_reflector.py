@@ -454,33 +454,22 @@ def test_what_a_trim_leaves_out_is_never_told() -> None:
         on(scenario, personality, trim=lambda item: {"metadata": item["metadata"]})
 
 
-@pytest.mark.parametrize("seed", range(24))
-def test_whatever_happens_the_listener_holds_what_the_server_holds(seed: int) -> None:
-    chance = Random(seed)
-    names = list(PERSONALITIES)
+class Mayhem:
+    """Writes and bad days of one server, as chance has it."""
 
-    def write(world: World) -> None:
+    def __init__(self, world: World, chance: Random) -> None:
+        self.world, self.chance = world, chance
+
+    def write(self) -> None:
+        chance, api = self.chance, self.world.api
         name = f"pod-{chance.randrange(12)}"
-        if chance.random() < 0.3 and ("shop", name) in world.expected():
-            world.api.delete("pods", name, "shop")
+        if chance.random() < 0.3 and ("shop", name) in self.world.expected():
+            api.delete("pods", name, "shop")
         else:
-            world.api.put(pod(name, app=chance.choice(["web", "db"]), podIP=f"10.0.0.{chance.randrange(250)}"))
+            api.put(pod(name, app=chance.choice(["web", "db"]), podIP=f"10.0.0.{chance.randrange(250)}"))
 
-    async def away(world: World) -> None:
-        world.api.down(quietly=chance.random() < 0.3)
-        for _ in range(chance.randrange(4)):
-            write(world)
-        await asyncio.sleep(chance.random() * 0.03)
-        await world.api.up()
-
-    async def relist(world: World) -> None:
-        try:
-            await world.reflector.relist()
-        except ApiError:
-            write(world)
-
-    async def scenario(world: World) -> None:
-        api = world.api
+    def bad_day(self) -> None:
+        chance, api = self.chance, self.world.api
         days = [
             lambda: api.cut(midline=chance.random() < 0.5),
             api.stall,
@@ -490,24 +479,48 @@ def test_whatever_happens_the_listener_holds_what_the_server_holds(seed: int) ->
             lambda: api.too_many(chance.randrange(1, 4), retry_after=0.01),
             lambda: api.unavailable(1),
         ]
-        for _ in range(120):
-            dice = chance.random()
-            if dice < 0.6:
-                write(world)
-            elif dice < 0.9:
-                chance.choice(days)()
-            elif dice < 0.95:
-                await away(world)
-            else:
-                await relist(world)
-            if chance.random() < 0.4:
-                await asyncio.sleep(chance.random() * 0.01)
-        await world.agrees({k: v for k, v in world.expected().items() if selects(v)})
+        chance.choice(days)()
+
+    async def away(self) -> None:
+        self.world.api.down(quietly=self.chance.random() < 0.3)
+        for _ in range(self.chance.randrange(4)):
+            self.write()
+        await asyncio.sleep(self.chance.random() * 0.03)
+        await self.world.api.up()
+
+    async def relist(self) -> None:
+        try:
+            await self.world.reflector.relist()
+        except ApiError:
+            self.write()
+
+    async def step(self) -> None:
+        dice = self.chance.random()
+        if dice < 0.6:
+            self.write()
+        elif dice < 0.9:
+            self.bad_day()
+        else:
+            await (self.away() if dice < 0.95 else self.relist())
+        if self.chance.random() < 0.4:
+            await asyncio.sleep(self.chance.random() * 0.01)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_whatever_happens_the_listener_holds_what_the_server_holds(seed: int) -> None:
+    chance = Random(seed)
+    names = list(PERSONALITIES)
+    collection = chance.choice([PODS, replace(PODS, label_selector="app=web")])
 
     def selects(item: dict[str, object]) -> bool:
         return collection is PODS or item["metadata"]["labels"]["app"] == "web"  # type: ignore[index]
 
-    collection = chance.choice([PODS, replace(PODS, label_selector="app=web")])
+    async def scenario(world: World) -> None:
+        mayhem = Mayhem(world, chance)
+        for _ in range(120):
+            await mayhem.step()
+        await world.agrees({k: v for k, v in world.expected().items() if selects(v)})
+
     on(
         scenario,
         PERSONALITIES[names[seed % len(names)]],
