@@ -174,7 +174,8 @@ def test_no_policy_makes_a_file_that_haproxy_refuses(tmp_path: Path, policies: l
     own.config.write_text(config_text(desired, shape(desired, own)))
     base = tmp_path / "base.cfg"
     base.write_text(
-        "defaults\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\nfrontend f\n  mode http\n  bind 127.0.0.1:1\n"
+        "defaults\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\n"
+        "frontend theirs\n  mode http\n  bind 127.0.0.1:1\n"
     )
     argv = ["haproxy", "-c", "-f", str(base), "-f", str(own.config)]
     checked = subprocess.run(argv, capture_output=True, text=True, check=False)
