@@ -106,7 +106,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         if arguments.config or not (arguments.pods and arguments.etcd):
             raise UsageError("--pods and --etcd belong together", next_step="give both, or a file with --config")
         kubernetes = KubernetesSettings(
-            server=arguments.pods, pods=arguments.selector, services=False, ingress=False, gateway=False
+            server=arguments.pods, pods=arguments.selector, services=False, ingress=False, write_status=False
         )
         vulcand = VulcandSettings(EtcdSettings(tuple(arguments.etcd), arguments.etcd_api))
         settings = Settings(SourcesSettings(kubernetes), BalancersSettings(vulcand=vulcand), precedence=("kubernetes",))

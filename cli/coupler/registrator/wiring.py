@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from coupler.errors import ConfigurationError
@@ -16,6 +17,12 @@ from coupler.registrator.etcd.v2 import EtcdV2
 from coupler.registrator.etcd.v3 import EtcdV3
 from coupler.registrator.model import Desired
 from coupler.registrator.sources.announcements import Announcements
+from coupler.registrator.sources.kubernetes import access
+from coupler.registrator.sources.kubernetes.client import ApiClient
+from coupler.registrator.sources.kubernetes.credentials import Credentials
+from coupler.registrator.sources.kubernetes.scope import Scope
+from coupler.registrator.sources.kubernetes.source import Kubernetes
+from coupler.registrator.sources.kubernetes.status import StatusWriter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,8 +30,15 @@ if TYPE_CHECKING:
 
     from coupler.registrator.balancers import Balancer
     from coupler.registrator.etcd import Store
-    from coupler.registrator.settings import AnnouncementsSettings, EtcdSettings, HAProxySettings, Settings
+    from coupler.registrator.settings import (
+        AnnouncementsSettings,
+        EtcdSettings,
+        HAProxySettings,
+        KubernetesSettings,
+        Settings,
+    )
     from coupler.registrator.sources import Source
+    from coupler.registrator.sources.kubernetes.access import Access as KubernetesAccess
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +69,40 @@ def wire(settings: Settings) -> Wired:
     """Return what `settings` name, sources in the order of precedence. Raises ConfigurationError."""
     wired = Wired()
     sources = settings.sources
+    if sources.kubernetes:
+        _kubernetes(wired, sources.kubernetes)
     if sources.announcements:
         _announcements(wired, sources.announcements)
     wired.sources.sort(key=lambda source: settings.precedence.index(source.name))
     if settings.balancers.haproxy:
         wired.balancers.append(_haproxy(settings.balancers.haproxy))
     return wired
+
+
+def _kubernetes(wired: Wired, settings: KubernetesSettings) -> None:
+    client = ApiClient(Credentials(_access(settings)))
+    scope = Scope(
+        pods=settings.pods,
+        namespaces=settings.namespaces,
+        services=settings.services,
+        ingress=settings.ingress,
+        load_balancer=bool(settings.load_balancer),
+        prefix=settings.annotations,
+        ingress_class=settings.ingress_class,
+        pool=settings.load_balancer,
+        published=settings.published,
+    )
+    status = StatusWriter(client) if settings.write_status else None
+    wired.sources.append(Kubernetes(client, scope, status))
+    wired.closing.append(client.close)
+
+
+def _access(settings: KubernetesSettings) -> Callable[[], KubernetesAccess]:
+    if settings.server is not None:
+        return partial(access.plain, settings.server)
+    if settings.kubeconfig is not None:
+        return partial(access.kubeconfig, settings.kubeconfig, settings.context)
+    return access.in_cluster
 
 
 def _announcements(wired: Wired, settings: AnnouncementsSettings) -> None:
