@@ -50,7 +50,7 @@ class Record:
     failed: Mapping[str, str] = field(default_factory=dict)
     pending: frozenset[str] = frozenset()
     busy: float = 0.0
-    in_step_since: float | None = None
+    stepped: bool = False  # the last look at the balancer, or move of it, found nothing wrong
 
 
 class Mover:
@@ -79,6 +79,7 @@ class Mover:
         self._retries: dict[str, tuple[float, float]] = {}  # when, and after which pause
         self._identity: str | None = None
         self._wake = asyncio.Event()
+        self._moving = False
         self._led = False  # whether we were the one who may write when we last looked
         self._unwritten: float | None = None  # since when
         self._changed_at = 0.0
@@ -106,7 +107,7 @@ class Mover:
     @property
     def in_step(self) -> bool:
         """Whether the balancer has the desired state, as far as is known."""
-        return self.record.in_step_since is not None
+        return self.record.stepped and not (self._moving or self._everything or self._dirty)
 
     async def run(self) -> None:
         """Move the balancer, for ever."""
@@ -160,6 +161,7 @@ class Mover:
         names, since = frozenset(self._dirty), self._since
         desired = self._desired
         self._dirty, self._since, self._everything = set(), [], False
+        self._moving = True
         started = time.monotonic()
         try:
             applied = await self.balancer.apply(desired, None if everything else names, remove=remove)
@@ -170,6 +172,7 @@ class Mover:
             self._stumbled(error)
             return False
         finally:
+            self._moving = False
             self.record.busy += time.monotonic() - started
         if everything:
             self._removed = remove
@@ -185,7 +188,7 @@ class Mover:
             _log.error("the balancer cannot be moved", extra=self._about(error))
         self.record.errors += 1
         self.record.error = f"{error.what}: {error.why}" if error.why else error.what
-        self.record.in_step_since = None
+        self.record.stepped = False
 
     def _note(self, applied: Applied, names: frozenset[str]) -> None:
         record = self.record
@@ -208,10 +211,7 @@ class Mover:
         record.failed = {**kept, **applied.failed}
         record.pending = frozenset(self._retries.keys() - record.failed.keys())
         record.error = None
-        if not record.failed and not self._everything and not self._dirty:
-            record.in_step_since = record.in_step_since or time.time()
-        elif record.failed:
-            record.in_step_since = None
+        record.stepped = not record.failed
         if applied.changes and self._unwritten is None:
             self._unwritten = now
         self._changed_at = now
@@ -226,7 +226,7 @@ class Mover:
                     self._everything = True
                     self._wake.set()
                 else:
-                    self.record.in_step_since = None
+                    self.record.stepped = False
             await asyncio.sleep(self._pace.identity)
 
     async def _audit(self) -> None:
