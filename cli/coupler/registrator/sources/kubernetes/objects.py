@@ -24,6 +24,11 @@ class Reference:
     name: str
     uid: str
 
+    @property
+    def api_path(self) -> str:
+        """Return where its API begins on the server."""
+        return f"/apis/{self.api}" if "/" in self.api else f"/api/{self.api}"
+
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
 

@@ -108,4 +108,3 @@ class Translation:
         """Add a backend, and return its id. The same id means the same plan: ids are made of what plans are."""
         self.plans.setdefault(plan.id, plan)
         return plan.id
-

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coupler.registrator.model import MAX_PORT, Endpoint, Mode, Route, State, TcpRoute
+from coupler.registrator.model import MAX_PORT, Endpoint, State
 from coupler.registrator.sources.kubernetes.annotations import POD, Asked, read
+from coupler.registrator.sources.kubernetes.announced import add_routes, add_tcp_route
 from coupler.registrator.sources.kubernetes.objects import Key, Reference, key_of, pairs, reference, seconds
-from coupler.registrator.sources.kubernetes.plan import OF_PODS, Group, HostClaim, Part, Plan, Translation
+from coupler.registrator.sources.kubernetes.plan import OF_PODS, Group, Part, Plan, Translation
 from coupler.registrator.sources.kubernetes.services import endpoint_of
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def read_pod(item: Json, prefix: str) -> Pod | None:
     address = status.get("podIP") or next((entry.get("ip") for entry in status.get("podIPs") or ()), None)
     if not own or not address or status.get("phase") in _OVER:
         return None
-    condition = next((entry for entry in status.get("conditions") or () if entry.get("type") == "Ready"), {})
+    condition: Json = next((entry for entry in status.get("conditions") or () if entry.get("type") == "Ready"), {})
     deleted = seconds(metadata.get("deletionTimestamp"))
     leaving = None if deleted is None else deleted - (metadata.get("deletionGracePeriodSeconds") or 0)
     return Pod(
@@ -224,7 +225,9 @@ def _complain(pods: Pods, group: Group, leader: Pod, into: Translation) -> None:
             into.complain(pod.about, why)
         theirs = pods.asked(leader)
         if pod.leaving is None and _said(asked) != _said(theirs):
-            into.complain(pod.about, f"says of routes what {leader.about} does not, which is newer or ready, and counts")
+            into.complain(
+                pod.about, f"says of routes what {leader.about} does not, which is newer or ready, and counts"
+            )
 
 
 def _wants(asked: Asked) -> bool:
@@ -244,40 +247,4 @@ def _routes(group: Group, leader: Pod, asked: Asked, into: Translation) -> None:
         backend = into.plan(Plan(name, parts, policy=asked.policy))
         add_routes(asked, name, backend, leader.about, leader.created, into)
     if asked.tcp_port is not None:
-        add_tcp_route(asked, asked.tcp_port, name, parts, leader.about, leader.created, into)
-
-
-def add_routes(asked: Asked, name: str, backend: str, about: Reference, created: str, into: Translation) -> None:
-    """Add routes to `backend` for the hosts and the path of annotations, and what they ask for the hosts."""
-    path = asked.path or "/"
-    for host in asked.hosts or ("",):
-        into.claim(
-            about,
-            created,
-            lambda host=host: Route(  # type: ignore[misc]
-                f"{name}:{host or '*'}{path}{'$' if asked.exact else ''}",
-                backend,
-                host,
-                path,
-                asked.exact,
-                (asked.canary_header,) if asked.canary_header else (),
-                asked.priority,
-                asked.middlewares,
-            ),
-            asked.canary_percent,
-        )
-        secret = (about.namespace, asked.tls_secret) if asked.tls_secret else None
-        if secret or asked.redirect or asked.hsts is not None:
-            into.hosts.append(HostClaim(about, created, host, secret, asked.redirect, asked.hsts))
-
-
-def add_tcp_route(
-    asked: Asked, port: int, name: str, parts: tuple[Part, ...], about: Reference, created: str, into: Translation
-) -> None:
-    """Add a TCP route and its backend; what its policy has for HTTP alone is a complaint."""
-    words = ", ".join(asked.policy.of_http).replace("_", "-")
-    if words:
-        into.complain(about, f"{words}: no meaning for TCP; the route of port {port} is left out")
-        return
-    backend = into.plan(Plan(f"{name}/tcp", parts, Mode.TCP, asked.policy, asked.weight))
-    into.claim(about, created, lambda: TcpRoute(f"{name}:{port}/tcp", backend, port), None)
+        add_tcp_route(asked, name, parts, leader.about, leader.created, into)

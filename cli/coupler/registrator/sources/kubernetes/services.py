@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from coupler.registrator.model import MAX_PORT, Endpoint, ModelError, State
-from coupler.registrator.sources.kubernetes.objects import Key, Kept, keep, key_of, seconds
+from coupler.registrator.sources.kubernetes.objects import Kept, Key, keep, key_of, seconds
 from coupler.registrator.sources.kubernetes.plan import OF_SERVICE, Group
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from coupler.registrator.sources.kubernetes.objects import Json
 
@@ -73,10 +73,10 @@ def read_service(item: Json, prefixes: tuple[str, ...]) -> Service:
         )
         for port in spec.get("ports") or ()
     )
-    wanted = {name: spec[name] for name in ("loadBalancerClass", "loadBalancerIP", "externalName") if name in spec}
-    small = Kept(
-        kept.about, kept.created, kept.generation, kept.version, kept.annotations, (), wanted, kept.status
-    )
+    wanted: Json = {
+        name: spec[name] for name in ("loadBalancerClass", "loadBalancerIP", "externalName") if name in spec
+    }
+    small = Kept(kept.about, kept.created, kept.generation, kept.version, kept.annotations, (), wanted, kept.status)
     return Service(small, spec.get("type") or "ClusterIP", ports, tuple(spec.get("ipFamilies") or ()))
 
 
@@ -143,6 +143,33 @@ def read_endpoints(item: Json) -> tuple[Slice, ...]:
 def changed_at(item: Json) -> float | None:
     """Return when the change behind this state of a slice, or of Endpoints, happened."""
     return seconds((item["metadata"].get("annotations") or {}).get(CHANGED_AT))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a reference to a Service's port leads to: endpoints and a name for them; or `why` it leads nowhere."""
+
+    name: str
+    group: Group | None
+    service: Service | None = None
+    why: str = ""
+
+
+def find(services: Mapping[Key, Service], key: Key, port: str | int | None) -> Found:
+    """Return what a reference to `port`, a name or a number or None for the obvious one, of a Service leads to."""
+    name = f"{key[0]}/{key[1]}"
+    service = services.get(key)
+    if service is None:
+        return Found(f"{name}:{port}", None, None, f"there is no Service {name}")
+    if service.type == "ExternalName":
+        return Found(
+            f"{name}:{port}", None, service, f"Service {name} is of type ExternalName: a balancer needs addresses"
+        )
+    found = service.port(port)
+    if found is None:
+        wanted = "no port that is the obvious one" if port is None else f"no TCP port {port}"
+        return Found(f"{name}:{port}", None, service, f"Service {name} has {wanted}; it has {service.choices()}")
+    return Found(f"{name}:{found.number}", Group(OF_SERVICE, *key, found.name), service)
 
 
 class Slices:
