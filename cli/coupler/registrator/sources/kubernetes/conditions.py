@@ -21,9 +21,19 @@ class Condition:
     """One condition: whether it `holds`, the reason in the API's word and in ours."""
 
     type: str
-    holds: bool
     reason: str
-    message: str = ""
+    message: str
+    holds: bool
+
+
+def yes(type_: str, reason: str, message: str = "") -> Condition:
+    """Return a condition that holds."""
+    return Condition(type_, reason, message, holds=True)
+
+
+def no(type_: str, reason: str, message: str = "") -> Condition:
+    """Return a condition that does not hold."""
+    return Condition(type_, reason, message, holds=False)
 
 
 def written(wanted: Iterable[Condition], observed: Sequence[Json], generation: int) -> list[Json]:

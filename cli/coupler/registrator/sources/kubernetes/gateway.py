@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from coupler.registrator.sources.kubernetes.conditions import Condition, same, written
+from coupler.registrator.sources.kubernetes.conditions import Condition, no, same, written, yes
 from coupler.registrator.sources.kubernetes.objects import Wish
 from coupler.registrator.sources.kubernetes.plan import HostClaim, Translation
 from coupler.registrator.sources.kubernetes.settings import is_address
@@ -63,9 +63,9 @@ class Listener:
     port: int
     hostname: str
     spec: Json
-    accepted: Condition = field(default_factory=lambda: Condition("Accepted", True, "Accepted"))
-    resolved: Condition = field(default_factory=lambda: Condition("ResolvedRefs", True, "ResolvedRefs"))
-    conflict: Condition = field(default_factory=lambda: Condition("Conflicted", False, "NoConflicts"))
+    accepted: Condition = field(default_factory=lambda: yes("Accepted", "Accepted"))
+    resolved: Condition = field(default_factory=lambda: yes("ResolvedRefs", "ResolvedRefs"))
+    conflict: Condition = field(default_factory=lambda: no("Conflicted", "NoConflicts"))
     secret: Key | None = None
     attached: int = 0
 
@@ -78,7 +78,7 @@ class Listener:
         """Return all its conditions."""
         ready = self.usable and self.resolved.holds
         why = "Programmed" if ready else "Invalid"
-        return [self.accepted, self.resolved, self.conflict, Condition("Programmed", ready, why)]
+        return [self.accepted, self.resolved, self.conflict, (yes if ready else no)("Programmed", why)]
 
 
 @dataclass(slots=True)
@@ -110,9 +110,9 @@ def translate(objects: Objects, settings: KubernetesSettings, into: Translation)
 def _class_status(entry: Kept, into: Translation) -> None:
     observed = entry.status.get("conditions") or []
     if entry.spec.get("parametersRef"):
-        condition = Condition("Accepted", False, "InvalidParameters", "parametersRef: there are no parameters")
+        condition = no("Accepted", "InvalidParameters", "parametersRef: there are no parameters")
     else:
-        condition = Condition("Accepted", True, "Accepted")
+        condition = yes("Accepted", "Accepted")
     wanted = written([condition], observed, entry.generation)
     if not same(observed, wanted):
         path = f"{entry.about.api_path}/gatewayclasses/{entry.about.name}/status"
@@ -144,7 +144,7 @@ def _gate(entry: Kept, objects: Objects, settings: KubernetesSettings, into: Tra
 
 def _accept(listener: Listener, settings: KubernetesSettings) -> None:
     def refuse(reason: str, message: str) -> None:
-        listener.accepted = Condition("Accepted", False, reason, message)
+        listener.accepted = no("Accepted", reason, message)
 
     own = {"HTTP": settings.http_ports, "HTTPS": settings.https_ports}
     if listener.protocol not in KINDS:
@@ -165,9 +165,9 @@ def _conflict(listener: Listener, listeners: list[Listener]) -> None:
         if other is listener or other.port != listener.port:
             continue
         if other.protocol != listener.protocol:
-            listener.conflict = Condition("Conflicted", True, "ProtocolConflict", f"{other.name} has the port too")
+            listener.conflict = yes("Conflicted", "ProtocolConflict", f"{other.name} has the port too")
         elif other.hostname == listener.hostname:
-            listener.conflict = Condition("Conflicted", True, "HostnameConflict", f"{other.name} takes the same")
+            listener.conflict = yes("Conflicted", "HostnameConflict", f"{other.name} takes the same")
 
 
 def supported_kinds(listener: Listener) -> list[Json]:
@@ -187,14 +187,14 @@ def _kinds(listener: Listener) -> None:
     ]
     if bad:
         message = f"routes of kind {', '.join(bad)} cannot attach to {listener.protocol}"
-        listener.resolved = Condition("ResolvedRefs", False, "InvalidRouteKinds", message)
+        listener.resolved = no("ResolvedRefs", "InvalidRouteKinds", message)
 
 
 def _certificate(gate: Gate, listener: Listener, objects: Objects) -> None:
     def refuse(reason: str, message: str) -> None:
-        listener.resolved = Condition("ResolvedRefs", False, reason, message)
+        listener.resolved = no("ResolvedRefs", reason, message)
 
-    refs = (listener.spec.get("tls") or {}).get("certificateRefs") or ()
+    refs = (listener.spec.get("tls") or {}).get("certificateRefs") or []
     if len(refs) != 1:
         refuse("InvalidCertificateRef", f"there are {len(refs)} certificateRefs; exactly one is supported")
         return
@@ -240,13 +240,14 @@ def _gate_conditions(gate: Gate) -> list[Condition]:
     if gate.kept.spec.get("addresses"):
         why = "spec.addresses: addresses are those of the balancer, and cannot be chosen"
         return [
-            Condition("Accepted", False, "UnsupportedAddress", why),
-            Condition("Programmed", False, "Invalid", why),
+            no("Accepted", "UnsupportedAddress", why),
+            no("Programmed", "Invalid", why),
         ]
     bad = [listener.name for listener in gate.listeners if not (listener.usable and listener.resolved.holds)]
     words = f"see the conditions of {', '.join(bad)}" if bad else ""
     some = len(bad) < len(gate.listeners)
+    say = yes if some else no
     return [
-        Condition("Accepted", some, "Accepted" if not bad else "ListenersNotValid", words),
-        Condition("Programmed", some, "Programmed" if some else "Invalid", words),
+        say("Accepted", "Accepted" if not bad else "ListenersNotValid", words),
+        say("Programmed", "Programmed" if some else "Invalid", words),
     ]

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from coupler.registrator.model import TcpRoute
-from coupler.registrator.sources.kubernetes.conditions import Condition, same, written
+from coupler.registrator.sources.kubernetes.conditions import Condition, no, same, written, yes
 from coupler.registrator.sources.kubernetes.gateway import GROUP, supported_kinds
 from coupler.registrator.sources.kubernetes.gateway_rules import Backends, only_redirects, read_rules
 from coupler.registrator.sources.kubernetes.objects import Wish
@@ -44,13 +44,13 @@ class Attachment:
     kept: Kept
     parents: list[Attached]
     rules: list[Rule] = field(default_factory=list)
-    resolved: Condition = field(default_factory=lambda: Condition("ResolvedRefs", True, "ResolvedRefs"))
+    resolved: Condition = field(default_factory=lambda: yes("ResolvedRefs", "ResolvedRefs"))
 
     def refuse(self, message: str) -> None:
         """Refuse the route at all parents that would take it."""
         for parent in self.parents:
             if parent.accepted.holds:
-                parent.accepted = Condition("Accepted", False, "UnsupportedValue", message)
+                parent.accepted = no("Accepted", "UnsupportedValue", message)
                 parent.places = []
 
     def hosts(self, protocol: str) -> dict[str, Key | None]:
@@ -68,15 +68,15 @@ def translate(gates: Sequence[Gate], objects: Objects, settings: KubernetesSetti
     found = {
         kind: [_attach(kept, kind, gates, objects) for kept in objects.of(kind)] for kind in ("HTTPRoute", "TCPRoute")
     }
-    for attachment in found["HTTPRoute"]:
+    for attachment in web:
         _http_rules(attachment, objects, settings, into)
-    _keep_apart(found["HTTPRoute"])
+    _keep_apart(web)
     secured = _secured(gates)
-    for attachment in found["HTTPRoute"]:
+    for attachment in web:
         _http_routes(attachment, secured, into)
-    for attachment in found["TCPRoute"]:
+    for attachment in connections:
         _tcp_routes(attachment, objects, settings, into)
-    for attachment in (*found["HTTPRoute"], *found["TCPRoute"]):
+    for attachment in (*web, *connections):
         for parent in attachment.parents:
             for listener, _ in parent.places:
                 listener.attached += 1
@@ -114,7 +114,7 @@ def _attach(kept: Kept, kind: str, gates: Sequence[Gate], objects: Objects) -> A
 
 def _parent(kept: Kept, kind: str, ref: Json, gate: Gate, objects: Objects) -> Attached:
     def refused(reason: str, message: str) -> Attached:
-        return Attached(ref, Condition("Accepted", False, reason, message))
+        return Attached(ref, no("Accepted", reason, message))
 
     named = [
         listener
@@ -133,13 +133,13 @@ def _parent(kept: Kept, kind: str, ref: Json, gate: Gate, objects: Objects) -> A
     if not allowing:
         return refused("NotAllowedByListeners", f"no listener takes a {kind} of namespace {kept.about.namespace}")
     if kind == "TCPRoute":
-        return Attached(ref, Condition("Accepted", True, "Accepted"), [(listener, [""]) for listener in allowing])
+        return Attached(ref, yes("Accepted", "Accepted"), [(listener, [""]) for listener in allowing])
     places = [(entry, intersection(entry.hostname, kept.spec.get("hostnames") or ())) for entry in allowing]
     places = [(listener, hosts) for listener, hosts in places if hosts]
     if not places:
         return refused("NoMatchingListenerHostname", "none of its hostnames is one of the listener's")
     wild = any(host.startswith("*.") for _, hosts in places for host in hosts)
-    return Attached(ref, Condition("Accepted", True, "Accepted", WILDCARD if wild else ""), places)
+    return Attached(ref, yes("Accepted", "Accepted", WILDCARD if wild else ""), places)
 
 
 def _allows(listener: Listener, gate: Gate, namespace: str, objects: Objects) -> bool:
@@ -237,7 +237,7 @@ def _tcp_routes(attachment: Attachment, objects: Objects, settings: KubernetesSe
     kept = attachment.kept
     if not any(parent.accepted.holds for parent in attachment.parents):
         return
-    rules = kept.spec.get("rules") or ()
+    rules = kept.spec.get("rules") or []
     if len(rules) != 1:
         attachment.refuse(f"there are {len(rules)} rules; exactly one is supported")
         return
@@ -263,7 +263,7 @@ def _status(attachment: Attachment, settings: KubernetesSettings, into: Translat
     theirs = [entry for entry in observed if entry.get("controllerName") != settings.controller]
     wanted = []
     for parent in attachment.parents:
-        known = next((entry for entry in ours if entry.get("parentRef") == parent.parent), {})
+        known: Json = next((entry for entry in ours if entry.get("parentRef") == parent.parent), {})
         conditions = written([parent.accepted, attachment.resolved], known.get("conditions") or (), kept.generation)
         wanted.append({"parentRef": parent.parent, "controllerName": settings.controller, "conditions": conditions})
     if not same(ours, wanted):

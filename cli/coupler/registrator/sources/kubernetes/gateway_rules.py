@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from coupler.registrator.model import Mode, ModelError, Policy, Redirect, Route
 from coupler.registrator.sources.kubernetes.annotations import ROUTE, SERVICE, duration, read
 from coupler.registrator.sources.kubernetes.announced import for_tcp
-from coupler.registrator.sources.kubernetes.conditions import Condition
+from coupler.registrator.sources.kubernetes.conditions import Condition, no, yes
 from coupler.registrator.sources.kubernetes.gateway import GROUP
 from coupler.registrator.sources.kubernetes.plan import Part, Plan
 from coupler.registrator.sources.kubernetes.services import Found, find
@@ -74,8 +74,8 @@ class Backends:
     def resolved(self) -> Condition:
         """Return the condition ResolvedRefs."""
         if not self._bad:
-            return Condition("ResolvedRefs", True, "ResolvedRefs")
-        return Condition("ResolvedRefs", False, self._bad[0][0], "; ".join(message for _, message in self._bad))
+            return yes("ResolvedRefs", "ResolvedRefs")
+        return no("ResolvedRefs", self._bad[0][0], "; ".join(message for _, message in self._bad))
 
     def parts(self, refs: Sequence[Json]) -> tuple[tuple[Part, ...], str | None, Policy, int]:
         """Return the parts that references come to; and the name, policy and weight of a Service that stands alone."""
@@ -110,7 +110,7 @@ class Backends:
             self._bad.append(("BackendNotFound", found.why))
         return found
 
-    def policy(self, base: Policy, alone: str | None, refs: Sequence[Json]) -> Policy:
+    def policy(self, alone: str | None, refs: Sequence[Json]) -> Policy:
         """Return the policy of a rule before its filters: the Service's where it stands alone, and our annotations."""
         theirs: tuple[tuple[str, str], ...] = ()
         if alone:
@@ -149,16 +149,14 @@ def _rule(kept: Kept, index: int, rule: Json, backends: Backends) -> Rule:
     if any(ref.get("filters") for ref in refs):
         raise UnsupportedError(f"{where}.backendRefs: filters of one backend are not supported, those of a rule are")
     parts, alone, base, weight = backends.parts(refs)
-    policy = _timeouts(rule.get("timeouts") or {}, backends.policy(base, alone, refs), where)
+    policy = _timeouts(rule.get("timeouts") or {}, backends.policy(alone, refs), where)
     id_ = f"{kept.about.namespace}/{kept.about.name}#{index}"
     made = []
     for number, match in enumerate(rule.get("matches") or [{}]):
         path, exact, headers = _match(match, f"{where}.matches[{number}]")
         filtered = _filters(rule.get("filters") or (), policy, path, exact, where)
-        if filtered == base and alone:
-            name = alone
-        else:
-            name = f"{id_}.{number}" if filtered.replace_prefix else id_
+        own = f"{id_}.{number}" if filtered.replace_prefix else id_
+        name = alone if alone and filtered == base else own
         made.append(Match(f"{id_}.{number}", path, exact, headers, Plan(name, parts, policy=filtered, weight=weight)))
     return Rule(tuple(made))
 

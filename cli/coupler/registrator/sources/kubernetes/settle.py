@@ -129,9 +129,7 @@ def _host(name: str, claims: Sequence[HostClaim], secrets: Secrets, into: Transl
     first = next((claim for claim in claims if claim.secret), None)
     for claim in claims:
         if claim.secret and first and claim.secret != first.secret:
-            into.complain(
-                claim.about, f"host {name}: its certificate is the one that {first.about} names, the older one"
-            )
+            into.complain(claim.about, f"host {name}: its certificate is the one that the older {first.about} names")
         elif claim.secret and (problem := secrets.problem(claim.secret)):
             into.complain(claim.about, problem)
         if claim.redirect and first is None:

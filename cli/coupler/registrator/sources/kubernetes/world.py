@@ -199,7 +199,7 @@ class World:
         routes, tcp_routes = settle_routes(into)
         hosts = settle_hosts(into, self.secrets)
         self.wanted = frozenset(claim.secret for claim in into.hosts if claim.secret)
-        used = {route.backend for route in (*routes, *tcp_routes)}
+        used = {route.backend for route in routes} | {route.backend for route in tcp_routes}
         self._plans = {id_: plan for id_, plan in into.plans.items() if id_ in used}
         self._uses = {}
         for plan in self._plans.values():
