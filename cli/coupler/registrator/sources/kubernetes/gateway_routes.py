@@ -65,9 +65,8 @@ class Attachment:
 
 def translate(gates: Sequence[Gate], objects: Objects, settings: KubernetesSettings, into: Translation) -> None:
     """Add what all routes that attach to `gates` ask for."""
-    found = {
-        kind: [_attach(kept, kind, gates, objects) for kept in objects.of(kind)] for kind in ("HTTPRoute", "TCPRoute")
-    }
+    web = [_attach(kept, "HTTPRoute", gates, objects) for kept in objects.of("HTTPRoute")]
+    connections = [_attach(kept, "TCPRoute", gates, objects) for kept in objects.of("TCPRoute")]
     for attachment in web:
         _http_rules(attachment, objects, settings, into)
     _keep_apart(web)

@@ -117,11 +117,7 @@ class Backends:
             ref = refs[0]
             service = self.objects.services.get((ref.get("namespace") or self.kept.about.namespace, ref["name"]))
             theirs = service.kept.annotations if service else ()
-        return (
-            read(self.kept.annotations, self.settings.prefix, ROUTE, theirs).policy
-            if theirs or self.kept.annotations
-            else base
-        )
+        return read(self.kept.annotations, self.settings.prefix, ROUTE, theirs).policy
 
     def tcp_plan(self, refs: Sequence[Json]) -> Plan:
         """Return the backend of a TCPRoute."""
