@@ -97,7 +97,7 @@ async def _served(service: Any, settings: Settings) -> None:
 
 
 async def _planned(service: Any, settings: Settings, seconds: float) -> dict[str, list[str]]:
-    planned: dict[str, list[str]] = await service(settings).plan(seconds)
+    planned: dict[str, list[str]] = await service(settings, dry_run=True).plan(seconds)
     return planned
 
 
@@ -106,7 +106,12 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         if arguments.config or not (arguments.pods and arguments.etcd):
             raise UsageError("--pods and --etcd belong together", next_step="give both, or a file with --config")
         kubernetes = KubernetesSettings(
-            server=arguments.pods, pods=arguments.selector, services=False, ingress=False, write_status=False
+            server=arguments.pods,
+            pods=arguments.selector,
+            services=False,
+            ingress=False,
+            gateway=False,
+            write_status=False,
         )
         vulcand = VulcandSettings(EtcdSettings(tuple(arguments.etcd), arguments.etcd_api))
         settings = Settings(SourcesSettings(kubernetes), BalancersSettings(vulcand=vulcand), precedence=("kubernetes",))

@@ -51,8 +51,8 @@ class KubernetesSettings:
 
     `pods` is a label selector of the pods that are read for their annotations: empty for all, absent for none.
     No `namespaces` means all of them. `load_balancer` lists the addresses (ranges `a-b`, networks) for Services of that
-    type, which are served only if there are any; `published` what is written into the status of Ingresses. Without
-    `write_status` nothing is ever written: no status, and no Event about what is wrong with an object.
+    type, which are served only if there are any; `published` what is written into the status of Ingresses and Gateways.
+    Without `write_status` nothing is ever written: no status, and no Event about what is wrong with an object.
     """
 
     server: str | None = None
@@ -64,6 +64,7 @@ class KubernetesSettings:
     services: bool = True
     ingress: bool = True
     ingress_class: str = "coupler"
+    gateway: bool = True
     load_balancer: tuple[str, ...] = ()
     published: tuple[str, ...] = ()
     write_status: bool = True

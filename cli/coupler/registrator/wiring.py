@@ -20,9 +20,8 @@ from coupler.registrator.sources.announcements import Announcements
 from coupler.registrator.sources.kubernetes import access
 from coupler.registrator.sources.kubernetes.client import ApiClient
 from coupler.registrator.sources.kubernetes.credentials import Credentials
-from coupler.registrator.sources.kubernetes.scope import Scope
+from coupler.registrator.sources.kubernetes.settings import KubernetesSettings as Scope
 from coupler.registrator.sources.kubernetes.source import Kubernetes
-from coupler.registrator.sources.kubernetes.status import StatusWriter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -65,12 +64,15 @@ class Wired:
             await close()
 
 
-def wire(settings: Settings) -> Wired:
-    """Return what `settings` name, sources in the order of precedence. Raises ConfigurationError."""
+def wire(settings: Settings, *, dry_run: bool = False) -> Wired:
+    """Return what `settings` name, sources in the order of precedence. Raises ConfigurationError.
+
+    With `dry_run` the sources write nothing back to where they come from.
+    """
     wired = Wired()
     sources = settings.sources
     if sources.kubernetes:
-        _kubernetes(wired, sources.kubernetes)
+        _kubernetes(wired, sources.kubernetes, dry_run=dry_run)
     if sources.announcements:
         _announcements(wired, sources.announcements)
     wired.sources.sort(key=lambda source: settings.precedence.index(source.name))
@@ -79,21 +81,21 @@ def wire(settings: Settings) -> Wired:
     return wired
 
 
-def _kubernetes(wired: Wired, settings: KubernetesSettings) -> None:
+def _kubernetes(wired: Wired, settings: KubernetesSettings, *, dry_run: bool) -> None:
     client = ApiClient(Credentials(_access(settings)))
     scope = Scope(
         pods=settings.pods,
         namespaces=settings.namespaces,
         services=settings.services,
         ingress=settings.ingress,
+        gateway=settings.gateway,
         load_balancer=bool(settings.load_balancer),
         prefix=settings.annotations,
         ingress_class=settings.ingress_class,
         pool=settings.load_balancer,
         published=settings.published,
     )
-    status = StatusWriter(client) if settings.write_status else None
-    wired.sources.append(Kubernetes(client, scope, status))
+    wired.sources.append(Kubernetes(scope, client, dry_run=dry_run or not settings.write_status))
     wired.closing.append(client.close)
 
 
