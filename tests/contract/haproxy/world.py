@@ -15,7 +15,8 @@ from tests.contract.traffic import DEADLINE, App, eventually, free_port
 
 from coupler.registrator.balancers.haproxy.adapter import HAProxy
 from coupler.registrator.balancers.haproxy.config import Settings
-from coupler.registrator.balancers.haproxy.files import Files, MasterReload, SpawnReload
+from coupler.registrator.balancers.haproxy.files import Files
+from coupler.registrator.balancers.haproxy.reload import MasterReload, SpawnReload
 from coupler.registrator.balancers.haproxy.socket import RuntimeSocket
 
 
