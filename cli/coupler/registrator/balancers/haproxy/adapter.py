@@ -155,7 +155,8 @@ class HAProxy:
         proxies = await read_proxies(self._onlooker)
         desired, failed = self._servable(desired, proxies)
         outline = await self._outline(desired)
-        lines = [f"left out of backend {name}: {why}" for name, why in (failed | self._keyring.refused).items()]
+        failed |= self._keyring.refused
+        lines = [f"left out of {name}: {why}" for name, why in failed.items()]
         deletions: list[str] = []
         wanted = [*places(desired.backends.values(), proxies), *left_over(outline, proxies)]
         async for found in survey(self._onlooker, wanted):
@@ -209,9 +210,9 @@ class HAProxy:
         known = self._known = self._known or await self._look()
         desired, failed = self._servable(desired, known.proxies)
         outline = await self._outline(desired)
-        names = frozenset(backends or ())
+        names = backends or frozenset()
         some = [desired.backends[name] for name in names if name in desired.backends]
-        rest = names - desired.backends.keys()
+        rest = (names - desired.backends.keys()) if names else frozenset()
         orphaned = known.proxies.backends - outline.backends if rest else frozenset()
         if everything or not rest <= orphaned or any(backend_name(b) not in outline.backends for b in some):
             everything, known.settled = True, None
@@ -228,7 +229,7 @@ class HAProxy:
             if remove and self._clock() >= self._next_reload:
                 if await self._reshape(desired, outline, absent, failed):
                     done = await self._move(desired, None, remove=remove)
-                    return replace(done, changes=done.changes + changes + 1, failed=failed | dict(done.failed))
+                    return replace(done, changes=done.changes + changes + 1, failed={**failed, **done.failed})
             else:
                 waiting = absent
             surplus = [found for found in surplus if found.backend is not None]  # routes may still lead to others
