@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import http.server
 import itertools
 import socket
@@ -32,13 +34,17 @@ def eventually(what: Callable[[], bool], why: str) -> None:
 
 
 class App(http.server.ThreadingHTTPServer):
-    """One instance: answers every request with its name, after `delay` seconds; /health with `health`."""
+    """One instance: answers every request with its name, after `delay` seconds; /health with `health`.
+
+    A connection that is upgraded gets back what it sends.
+    """
 
     daemon_threads = True
     request_queue_size = 128
 
     def __init__(self, name: str, port: int = 0) -> None:
         self.app_name, self.delay, self.health, self.served = name, 0.0, 200, 0
+        self.path, self.headers = "", dict[str, str]()  # of the last request
         super().__init__(("127.0.0.1", port), _Handler)
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
@@ -65,11 +71,31 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         health = self.path == "/health"
         app.served += not health
         time.sleep(0 if health else app.delay)
+        if not health:
+            app.path, app.headers = self.path, {name.lower(): value for name, value in self.headers.items()}
+        if "upgrade" in app.headers:
+            self._echo()
+            return
         body = app.app_name.encode()
         self.send_response(app.health if health else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.do_GET()
+
+    def _echo(self) -> None:
+        self.send_response(101)
+        self.send_header("Connection", "upgrade")
+        self.send_header("Upgrade", "websocket")
+        key = self.headers["Sec-WebSocket-Key"].encode()  # RFC 6455, section 4.2.2
+        accepted = hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11", usedforsecurity=False).digest()
+        self.send_header("Sec-WebSocket-Accept", base64.b64encode(accepted).decode())
+        self.end_headers()
+        while data := self.connection.recv(65536):
+            self.connection.sendall(data)
 
     def log_message(self, *args: object) -> None:
         pass

@@ -15,7 +15,8 @@ from tests.contract.traffic import DEADLINE, App, eventually, free_port
 
 from coupler.registrator.balancers.haproxy.adapter import HAProxy
 from coupler.registrator.balancers.haproxy.config import Settings
-from coupler.registrator.balancers.haproxy.files import Files, MasterReload, SpawnReload
+from coupler.registrator.balancers.haproxy.files import Files
+from coupler.registrator.balancers.haproxy.reload import MasterReload, SpawnReload
 from coupler.registrator.balancers.haproxy.socket import RuntimeSocket
 
 
@@ -28,6 +29,8 @@ class Balancer:
     master: bool = False
     port: int = field(default_factory=free_port)
     foreign_port: int = field(default_factory=free_port)
+    tls_port: int = field(default_factory=free_port)
+    tls: bool = False
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,7 +50,8 @@ class Balancer:
         return self.folder / "master.sock"
 
     def settings(self) -> Settings:
-        return Settings(self.config, (f"127.0.0.1:{self.port}",), "127.0.0.1")
+        secure = (f"127.0.0.1:{self.tls_port}",) if self.tls else ()
+        return Settings(self.config, (f"127.0.0.1:{self.port}",), "127.0.0.1", secure)
 
     def adapter(self, binds: tuple[str, ...] = (), patience: float = 10.0) -> HAProxy:
         files = (self.base, self.config)
@@ -74,6 +78,13 @@ class Balancer:
         with (self.folder / "haproxy.log").open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
         eventually(lambda: self.pid() is not None, "HAProxy does not start")
+
+    def reload_by_hand(self) -> None:
+        """Do what an operator would: a new process that takes over the sockets from the one that runs."""
+        old = self.pid()
+        argv = ["haproxy", "-f", str(self.base), "-f", str(self.config), "-D", "-x", str(self.socket), "-sf", str(old)]
+        subprocess.run(argv, check=True)
+        eventually(lambda: self.pid() not in {None, old}, "HAProxy does not reload")
 
     def ask(self, command: str) -> str:
         with socket.socket(socket.AF_UNIX) as client:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from coupler.registrator.balancers.haproxy.config import Settings, backend_name, config_text, shape
-from coupler.registrator.balancers.haproxy.diff import (
+from coupler.registrator.balancers.haproxy.maps import map_fills, parse_map
+from coupler.registrator.balancers.haproxy.servers import (
     Proxies,
     Server,
-    map_fills,
-    orphans,
-    parse_map,
+    moves,
     parse_proxies,
     parse_servers,
     refused,
-    upserts,
 )
 from coupler.registrator.merge import merge
 from coupler.registrator.model import Backend, Endpoint, Offer, Policy, Route, State
@@ -46,9 +45,15 @@ def test_servers_are_read_with_state_weight_and_check() -> None:
 
 
 def test_proxies_and_maps_are_read() -> None:
-    text = "# pxname,svname\ntheirs,FRONTEND,,\ncoupler-http:1,FRONTEND,,\ncoupler-http:2,BACKEND,0\n"
-    assert parse_proxies(text) == Proxies(frozenset({"coupler-http:1"}), frozenset({"coupler-http:2"}))
-    assert parse_map("0x1 shop.test/ coupler-web:1\n0x2 */a/ x\n") == {"shop.test/": "coupler-web:1", "*/a/": "x"}
+    frontends = "# pxname,svname\ntheirs,FRONTEND,,\ncoupler-http:1,FRONTEND,,\n"
+    backends = "# name\ntheirs\ncoupler-http:2\n"
+    assert parse_proxies(backends, frontends) == Proxies(frozenset({"coupler-http:1"}), frozenset({"coupler-http:2"}))
+    entries = asyncio.run(parse_map("0x1 shop.test/ coupler-web:1\n0x2 */a/ x\n"))
+    assert entries == {"shop.test/": "coupler-web:1", "*/a/": "x"}
+
+
+def upserts(backend: Backend, observed: dict[str, Server]) -> list[str]:
+    return [command for commands in moves(backend, observed) for command in commands]
 
 
 def test_commands_are_the_difference() -> None:
@@ -72,16 +77,11 @@ def test_a_checked_server_gets_traffic_after_its_check_is_enabled() -> None:
     assert [command.split()[0] for command in commands] == ["add", "enable", "set"]
 
 
-def test_orphans_bear_our_mark() -> None:
+def test_what_was_looked_at_is_taken_out_of_what_is_there() -> None:
     server = Server("127.0.0.1", 1, State.READY, 1, checked=False)
-    desired = merge([("t", Offer((Backend("web", (Endpoint("x", "::1", 1),)),)))])
-    name = backend_name(desired.backends["web"])
-    have = {
-        "theirs": {"coupler-x": server},
-        name: {"coupler-x": server, "coupler-old": server, "guest": server},
-        "coupler-gone:1": {"coupler-x": server, "guest": server},
-    }
-    assert orphans(desired, have) == [(name, "coupler-old"), ("coupler-gone:1", "coupler-x")]
+    have = {"coupler-x": server, "coupler-old": server, "guest": server}
+    assert len(upserts(Backend("web", (Endpoint("x", "::1", 1), Endpoint("y", "::1", 1))), have)) == 4
+    assert set(have) == {"coupler-old", "guest"}
 
 
 def test_only_settings_change_the_name_of_a_backend() -> None:
@@ -106,6 +106,10 @@ def test_the_file_is_whole_and_stable() -> None:
     assert text == config_text(desired, shape(desired, SETTINGS))
     assert text.endswith(
         f"\nbackend {name}\n  mode http\n  balance roundrobin\n  retries 3\n  option redispatch 1\n"
+        "  http-request set-header X-Forwarded-For %[src]\n"
+        "  http-request set-header X-Forwarded-Host %[req.hdr(host)]\n"
+        "  http-request set-header X-Forwarded-Proto http if !{ ssl_fc }\n"
+        "  http-request set-header X-Forwarded-Proto https if { ssl_fc }\n"
         "  server coupler-x 10.0.0.1:82 weight 100 pool-purge-delay 500ms\n"
         "  server coupler-y [::1]:84 weight 0 pool-purge-delay 500ms\n"
         "  server coupler-z [::1]:8 weight 100 pool-purge-delay 500ms disabled\n"

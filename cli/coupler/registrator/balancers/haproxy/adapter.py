@@ -1,45 +1,93 @@
 """HAProxy as a balancer: moved through its runtime API, reloaded only when its shape has to change.
 
-Order of a move: servers that are new or differ, a reload if a backend or a frontend is missing, the routes, and only
-then what is to go. A server that goes gets no more requests, finishes those it has, and is deleted when it is idle.
+Order of a move: servers that are new or differ, certificates, a reload if a backend or a frontend is missing, the
+routes, and only then what is to go. A server that goes gets no more requests, finishes those it has, and is deleted
+when it is idle.
 """
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from coupler.registrator.balancers import Applied, BalancerError
-from coupler.registrator.balancers.haproxy.config import backend_name, config_text, map_text, shape, tcp_frontend
-from coupler.registrator.balancers.haproxy.diff import (
-    Proxies,
-    map_fills,
-    orphans,
-    parse_map,
-    parse_proxies,
-    parse_servers,
-    refused,
-    upserts,
+from coupler.registrator.balancers.haproxy.config import (
+    backend_name,
+    config_pieces,
+    map_text,
+    shape,
+    tcp_frontend,
 )
 from coupler.registrator.balancers.haproxy.files import taken
+from coupler.registrator.balancers.haproxy.keyring import Keyring
+from coupler.registrator.balancers.haproxy.maps import move_maps, read_maps
+from coupler.registrator.balancers.haproxy.pace import joined
+from coupler.registrator.balancers.haproxy.reload import successor
+from coupler.registrator.balancers.haproxy.servers import Proxies, removals
+from coupler.registrator.balancers.haproxy.socket import ReplacedError, RuntimeSocket
+from coupler.registrator.balancers.haproxy.survey import (
+    left_over,
+    move_servers,
+    places,
+    read_proxies,
+    send_home,
+    survey,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+    from collections.abc import Callable, Set
     from pathlib import Path
 
     from coupler.registrator.balancers.haproxy.config import Settings, Shape
-    from coupler.registrator.balancers.haproxy.diff import Server
-    from coupler.registrator.balancers.haproxy.files import Files, Reload
-    from coupler.registrator.balancers.haproxy.socket import Process, RuntimeSocket
-    from coupler.registrator.model import Backend, Desired
+    from coupler.registrator.balancers.haproxy.files import Files
+    from coupler.registrator.balancers.haproxy.reload import Reload
+    from coupler.registrator.balancers.haproxy.socket import Process
+    from coupler.registrator.model import Desired
 
-_SHAPE = "show stat -1 3 -1"
-_SERVERS = "show servers state"
-_ASKED_ONE_BY_ONE = 20
-_FRONTENDS = "(frontends)"
+OLDEST = (2, 6)
+"""The first release that adds and deletes servers while it runs, without being asked for experiments."""
+
+_MOST_DOUBLED = 6
+_FRONTENDS, _ROUTES, _CERTIFICATES, _FILE = "(frontends)", "(routes)", "(certificates)", "(file)"
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of a process: its proxies for as long as it lives, and for which shape all but servers is right."""
+
+    process: Process
+    proxies: Proxies
+    settled: Shape | None = None
+    fits: Shape | None = None
+
+    def lacks(self, outline: Shape) -> bool:
+        """Whether a reload is due. A backend too many is none: it is emptied, and goes with the next reload."""
+        if self.fits is not outline and not self.proxies.lack(outline):
+            self.fits = outline
+        return self.fits is not outline
+
+
+@dataclass(frozen=True, slots=True)
+class _Outlined:
+    """A shape, and of what it was made: the same parts make the same shape."""
+
+    parts: tuple[object, ...]
+    size: int
+    certificates: tuple[bool, str]
+    shape: Shape
+
+    def stands_for(self, desired: Desired, certificates: tuple[bool, str]) -> bool:
+        """Whether `desired` differs in endpoints at most: its other parts are the same objects then."""
+        parts = _parts(desired)
+        same = all(new is old for new, old in zip(parts, self.parts, strict=True))
+        told = any(parts)  # every empty tuple is the same object
+        return same and told and len(desired.backends) == self.size and certificates == self.certificates
+
+
+def _parts(desired: Desired) -> tuple[object, ...]:
+    return desired.routes, desired.tcp_routes, desired.hosts
 
 
 class HAProxy:
@@ -49,6 +97,8 @@ class HAProxy:
     """
 
     name = "haproxy"
+    settle = 0.0
+    shared = False
 
     def __init__(
         self,
@@ -63,16 +113,19 @@ class HAProxy:
     ) -> None:
         self._settings = settings
         self._socket = socket
+        self._onlooker = RuntimeSocket(socket.path)
         self._files = files
+        self._keyring = Keyring(settings, files)
         self._reload = reload
         self._reload_interval = reload_interval
         self._patience = patience
         self._clock = clock
         self._next_reload = 0.0
-        self._outlined: tuple[object, Shape] | None = None
-        self._process: Process | None = None  # the one of which we know the following two
-        self._proxies = Proxies(frozenset(), frozenset())
-        self._loaded: Mapping[Path, Mapping[str, str]] | None = None  # the maps
+        self._known: _Known | None = None
+        self._outlined: _Outlined | None = None
+        self._failures = 0
+        self._free: tuple[object, Proxies] | None = None  # TCP routes whose ports are ours or free
+        self._unfit: Shape | None = None  # with which HAProxy did not start
         self.reloads = 0
 
     async def prepare(self, desired: Desired) -> None:
@@ -83,206 +136,201 @@ class HAProxy:
     async def identity(self) -> str | None:
         """Return pid and start of the process that balances."""
         try:
-            process = await self._socket.process()
+            process = await self._onlooker.process()
         except BalancerError:
             return None
         return f"{process.pid}@{process.started}"
 
     async def apply(self, desired: Desired, backends: Set[str] | None, *, remove: bool) -> Applied:
         """Move these backends to `desired`; None reads and moves everything, orphans included."""
-        await self._look(afresh=backends is None)
-        desired, failed = self._servable(desired)
-        outline = self._outline(desired)
-        everything = backends is None or not backends <= desired.backends.keys()
-        chosen = [b for b in desired.backends.values() if backends is None or b.id in backends]
-        changes = await self._upsert(self._present(chosen), failed)
-        waiting: frozenset[str] = frozenset()
-        if self._misshapen(outline):
-            absent = frozenset(b.id for b in desired.backends.values() if backend_name(b) not in self._proxies.backends)
-            if not remove or self._clock() < self._next_reload:
-                waiting = absent or frozenset((_FRONTENDS,))
-            else:
-                changes += await self._reshape(desired, outline, absent or frozenset((_FRONTENDS,)), failed)
-                everything = True
-        if not self._misshapen(outline):
-            changes += await self._route(outline, remove=remove)
-        elif everything:
-            chosen, everything = list(desired.backends.values()), False  # routes may still lead to orphans
-        if remove:
-            gone, busy = await self._collect(desired, None if everything else self._present(chosen))
-            return Applied(changes + gone, failed, waiting | busy)
-        return Applied(changes, failed, waiting)
+        try:
+            return await self._move(desired, backends, remove=remove)
+        except ReplacedError:
+            self._known = None
+            return await self._move(desired, None, remove=remove)
 
     async def plan(self, desired: Desired) -> list[str]:
         """Return the commands, the reload if there is one, and the differences of maps and file."""
-        await self._look(afresh=True)
-        desired, failed = self._servable(desired)
-        outline = self._outline(desired)
-        servers = parse_servers((await self._socket.ask([_SERVERS]))[0])
-        lines = [f"left out of backend {name}: {why}" for name, why in failed.items()]
-        for backend in self._present(desired.backends.values()):
-            lines += upserts(backend, servers.get(backend_name(backend), {}))
-        if self._misshapen(outline):
-            lines += [f"reload for backend {name}" for name in sorted(outline.backends - self._proxies.backends)]
-            lines += [f"reload for frontend {name}" for name in sorted(outline.frontends ^ self._proxies.frontends)]
-        loaded = await self._read_maps(outline)
-        for path, entries in outline.maps.items():
-            lines += _differences(map_text(loaded[path]), map_text(entries), path)
-        lines += [f"del server {name}/{server}" for name, server in orphans(desired, servers)]
-        return lines + _differences(self._files.current() or "", config_text(desired, outline), self._settings.config)
+        await self._onlooker.process()
+        proxies = await read_proxies(self._onlooker)
+        desired, failed = self._servable(desired, proxies)
+        outline = await self._outline(desired)
+        lines = [f"left out of backend {name}: {why}" for name, why in (failed | self._keyring.refused).items()]
+        deletions: list[str] = []
+        wanted = [*places(desired.backends.values(), proxies), *left_over(outline, proxies)]
+        async for found in survey(self._onlooker, wanted):
+            lines += found.commands
+            deletions += removals(found.name, found.surplus)[1::2]
+        if proxies.lack(outline):
+            lines += [f"reload for backend {name}" for name in sorted(outline.backends - proxies.backends)]
+            lines += [f"reload for frontend {name}" for name in sorted(outline.frontends ^ proxies.frontends)]
+        lines += await self._keyring.plan(self._onlooker)
+        for path, entries in (await read_maps(self._onlooker, outline.maps)).items():
+            lines += _differences(map_text(entries), map_text(outline.maps[path]), path)
+        text = await joined(config_pieces(desired, outline))
+        return lines + deletions + _differences(self._files.current() or "", text, self._settings.config)
+
+    async def drift(self, desired: Desired) -> frozenset[str]:
+        """Return what is not as desired: ids, names that HAProxy alone has, and words in parentheses for the rest."""
+        await self._onlooker.process()
+        proxies = await read_proxies(self._onlooker)
+        desired, _ = self._servable(desired, proxies)
+        outline = self._shape_of(desired)
+        names = set(self._absent(desired, outline, proxies)) if proxies.lack(outline) else set()
+        wanted = [*places(desired.backends.values(), proxies), *left_over(outline, proxies)]
+        async for found in survey(self._onlooker, wanted):
+            if found.commands or found.surplus:
+                names.add(found.id)
+        if await read_maps(self._onlooker, outline.maps) != outline.maps:
+            names.add(_ROUTES)
+        if await self._keyring.differs(self._onlooker):
+            names.add(_CERTIFICATES)
+        if await self._files.unlike(await joined(config_pieces(desired, outline)), outline.maps):
+            names.add(_FILE)
+        return frozenset(names)
 
     async def persist(self, desired: Desired) -> None:
-        """Write file and maps for the next start, if HAProxy accepts them."""
-        desired, _ = self._servable(desired)
-        outline = self._outline(desired)
-        await self._files.write(config_text(desired, outline), outline.maps)
+        """Write files for the next start, if HAProxy accepts them. Raises BalancerError; then they are as before."""
+        proxies = self._known.proxies if self._known else Proxies(frozenset(), frozenset())
+        desired, _ = self._servable(desired, proxies)
+        outline = await self._outline(desired)
+        if outline is self._unfit:
+            raise BalancerError("HAProxy did not start with this configuration; the one before it stays")
+        await self._keyring.store(remove=False)
+        await self._files.write(await joined(config_pieces(desired, outline)), outline.maps)
 
     async def close(self) -> None:
-        """Close the connection; routes and servers stay."""
+        """Close the connections; routes and servers stay."""
         self._socket.forget()
+        self._onlooker.forget()
 
-    def _servable(self, desired: Desired) -> tuple[Desired, dict[str, str]]:
+    async def _move(self, desired: Desired, backends: Set[str] | None, *, remove: bool) -> Applied:
+        everything = backends is None or self._known is None
+        known = self._known = self._known or await self._look()
+        desired, failed = self._servable(desired, known.proxies)
+        outline = await self._outline(desired)
+        names = frozenset(backends or ())
+        some = [desired.backends[name] for name in names if name in desired.backends]
+        rest = names - desired.backends.keys()
+        orphaned = known.proxies.backends - outline.backends if rest else frozenset()
+        if everything or not rest <= orphaned or any(backend_name(b) not in outline.backends for b in some):
+            everything, known.settled = True, None
+            chosen = [*places(desired.backends.values(), known.proxies), *left_over(outline, known.proxies)]
+        else:
+            chosen = [*places(some, known.proxies), *((name, None) for name in rest)]
+        failed |= self._keyring.refused
+        changes, surplus = await move_servers(self._socket, chosen, failed)
+        if known.settled is not outline:
+            changes += await self._keyring.load(self._socket, failed, remove=remove)
+        waiting: frozenset[str] = frozenset()
+        if known.lacks(outline):
+            absent = self._absent(desired, outline, known.proxies)
+            if remove and self._clock() >= self._next_reload:
+                if await self._reshape(desired, outline, absent, failed):
+                    done = await self._move(desired, None, remove=remove)
+                    return replace(done, changes=done.changes + changes + 1, failed=failed | dict(done.failed))
+            else:
+                waiting = absent
+            surplus = [found for found in surplus if found.backend is not None]  # routes may still lead to others
+        elif known.settled is not outline:
+            changes += await move_maps(self._socket, outline.maps, remove=remove)
+            if everything and remove:
+                await self._keep(desired, outline, failed)
+            known.settled = outline if remove else None
+        gone, busy = await send_home(self._socket, surplus) if remove else (0, frozenset())
+        return Applied(changes + gone, failed, waiting | busy)
+
+    async def _look(self) -> _Known:
+        """Learn which proxies the process has: once for each process."""
+        process = await self._socket.process()
+        if process.release < OLDEST:
+            oldest = ".".join(str(number) for number in OLDEST)
+            raise BalancerError(
+                f"HAProxy {process.version} is too old",
+                f"servers can be added while it runs since {oldest}",
+                f"install HAProxy {oldest} or newer",
+            )
+        return _Known(process, await read_proxies(self._socket))
+
+    def _servable(self, desired: Desired, proxies: Proxies) -> tuple[Desired, dict[str, str]]:
         """Leave out TCP routes whose port another program has; return the rest, and by backend what was wrong.
 
         HAProxy must not meet such a port: while a new process tries to bind it, the old one stops listening.
         """
-        held = {name.partition(":")[0] for name in self._proxies.frontends}
+        if self._free is not None and self._free[0] is desired.tcp_routes and self._free[1] is proxies:
+            return desired, {}
+        held = {name.partition(":")[0] for name in proxies.frontends}
         wrong = {
             route: why
             for route in desired.tcp_routes
             if tcp_frontend(route) not in held and (why := taken(self._settings.tcp_address, route.port))
         }
         if not wrong:
+            self._free = desired.tcp_routes, proxies
             return desired, {}
         rest = tuple(route for route in desired.tcp_routes if route not in wrong)
         return replace(desired, tcp_routes=rest), {route.backend: why for route, why in wrong.items()}
 
-    def _outline(self, desired: Desired) -> Shape:
+    async def _outline(self, desired: Desired) -> Shape:
         """Return the shape of `desired`: made anew only when more than endpoints has changed."""
-        key = (desired.routes, desired.tcp_routes, [backend_name(backend) for backend in desired.backends.values()])
-        if self._outlined is None or self._outlined[0] != key:
-            self._outlined = key, shape(desired, self._settings)
-        return self._outlined[1]
+        await self._keyring.choose(desired.hosts)
+        certificates = self._keyring.strict, self._keyring.reread
+        if self._outlined is None or not self._outlined.stands_for(desired, certificates):
+            outline = self._shape_of(desired)
+            self._outlined = _Outlined(_parts(desired), len(desired.backends), certificates, outline)
+        return self._outlined.shape
 
-    async def _look(self, *, afresh: bool) -> None:
-        """Learn which proxies the process has: once for each process. What its maps hold: anew, if `afresh`."""
-        process = await self._socket.process()
-        if process != self._process:
-            self._proxies = parse_proxies((await self._socket.ask([_SHAPE]))[0])
-            self._process, self._loaded = process, None
-        if afresh:
-            self._loaded = None
+    def _shape_of(self, desired: Desired) -> Shape:
+        """Return the shape of `desired`; the same object as before, where it is the same."""
+        strict, reread = self._keyring.strict, self._keyring.reread
+        before = self._outlined
+        if before is not None and before.stands_for(desired, (strict, reread)):
+            return before.shape
+        outline = shape(desired, self._settings, strict=strict, reread=reread)
+        return before.shape if before is not None and before.shape == outline else outline
 
-    def _present(self, backends: Iterable[Backend]) -> list[Backend]:
-        return [backend for backend in backends if backend_name(backend) in self._proxies.backends]
+    def _absent(self, desired: Desired, outline: Shape, proxies: Proxies) -> frozenset[str]:
+        """Return what waits for a reload: backends, or else the frontends."""
+        if outline.backends <= proxies.backends:
+            return frozenset((_FRONTENDS,))
+        return frozenset(b.id for b in desired.backends.values() if backend_name(b) not in proxies.backends)
 
-    def _misshapen(self, outline: Shape) -> bool:
-        """Whether a reload is due. A backend too many is none: it is emptied, and goes with the next reload."""
-        return outline.frontends != self._proxies.frontends or not outline.backends <= self._proxies.backends
-
-    async def _upsert(self, backends: Sequence[Backend], failed: dict[str, str]) -> int:
-        servers = await self._servers([backend_name(backend) for backend in backends])
-        commands = [
-            (backend.id, command)
-            for backend in backends
-            for command in upserts(backend, servers.get(backend_name(backend), {}))
-        ]
-        answers = await self._socket.ask([command for _, command in commands]) if commands else []
-        for (backend_id, command), answer in zip(commands, answers, strict=True):
-            if refused(command, answer):
-                failed.setdefault(backend_id, f"{command}: {answer}")
-        return len(commands)
-
-    async def _servers(self, names: Sequence[str]) -> dict[str, dict[str, Server]]:
-        """Return the servers of these backends: each asked alone where they are few."""
-        few = len(names) <= _ASKED_ONE_BY_ONE
-        servers: dict[str, dict[str, Server]] = {}
-        for answer in await self._socket.ask([f"{_SERVERS} {name}" for name in names] if few else [_SERVERS]):
-            servers |= parse_servers(answer)
-        return servers
-
-    async def _reshape(self, desired: Desired, outline: Shape, absent: Set[str], failed: dict[str, str]) -> int:
-        """Reload, and bring the new process up to date; where that fails, say so of those that wait for it."""
+    async def _reshape(self, desired: Desired, outline: Shape, absent: Set[str], failed: dict[str, str]) -> bool:
+        """Reload and look who came; where that fails, say so of those that wait for it."""
         try:
             await self._restart(desired, outline)
+            known = self._known = await self._look()
+            if known.lacks(outline):
+                raise BalancerError("HAProxy does not have what our file says", "does it read the file?")
         except BalancerError as error:
             failed.update(dict.fromkeys(absent, f"{error.what}: {error.why}"))
-            return 0
-        await self._look(afresh=True)
-        return 1 + await self._upsert(self._present(desired.backends.values()), failed)
+            self._failures += 1
+            self._next_reload = self._clock() + self._reload_interval * 2 ** min(self._failures, _MOST_DOUBLED)
+            return False
+        self._failures = 0
+        return True
 
     async def _restart(self, desired: Desired, outline: Shape) -> None:
-        before = self._files.current()
-        old = await self._socket.process()
         self._next_reload = self._clock() + self._reload_interval
-        await self._files.write(config_text(desired, outline), outline.maps)
+        text = await joined(config_pieces(desired, outline))
+        before = await self._files.write(text, outline.maps)
+        old = await self._socket.process()
         try:
             await self._reload(old.pid)
-            await self._successor(old.pid)
+            await successor(self._socket, old, self._patience)
         except BalancerError:
             self._files.restore(before)
+            self._unfit = outline
             raise
+        self._unfit = None
         self.reloads += 1
 
-    async def _successor(self, old: int) -> None:
-        deadline = time.monotonic() + self._patience
-        while time.monotonic() < deadline:
-            self._socket.forget()
-            try:
-                process = await self._socket.process()
-            except BalancerError:
-                process = None  # between the two
-            if process is not None and process.pid != old and not process.stopping:
-                return
-            await asyncio.sleep(0.01)
-        raise BalancerError("HAProxy was told to reload, and no new process came", "its own log says why")
-
-    async def _route(self, outline: Shape, *, remove: bool) -> int:
-        loaded = self._loaded if self._loaded is not None else await self._read_maps(outline)
-        wanted = {path: entries if remove else {**loaded[path], **entries} for path, entries in outline.maps.items()}
-        stale = {path: entries for path, entries in wanted.items() if entries != loaded[path]}
-        if stale:
-            await self._swap(stale)
-        self._loaded = wanted
-        return len(stale)
-
-    async def _read_maps(self, outline: Shape) -> dict[Path, dict[str, str]]:
-        paths = list(outline.maps)
-        answers = await self._socket.ask([f"show map {path}" for path in paths])
-        return {path: parse_map(answer) for path, answer in zip(paths, answers, strict=True)}
-
-    async def _swap(self, maps: Mapping[Path, Mapping[str, str]]) -> None:
-        """Replace the content of these maps at once: filled beside the old versions, then committed together."""
-        self._loaded = None
-        answers = await self._socket.ask([f"prepare map {path}" for path in maps])
-        versions = [answer.rpartition(" ")[2] for answer in answers]
-        if not all(version.isdigit() for version in versions):
-            raise BalancerError("HAProxy does not know our maps", "; ".join(answers), "does it read our file?")
-        numbered = list(zip(maps.items(), versions, strict=True))
-        fills = [fill for (path, entries), version in numbered for fill in map_fills(path, version, entries)]
-        commits = [f"commit map @{version} {path}" for (path, _), version in numbered]
-        answers = await self._socket.ask([*fills, *commits])
-        if any(answer.strip("+ ") for answer in answers):
-            raise BalancerError("HAProxy did not take the routes", "; ".join(answers))
-
-    async def _collect(self, desired: Desired, chosen: Sequence[Backend] | None) -> tuple[int, frozenset[str]]:
-        """Send home what is ours and not wanted; return how many went, and the backends that are still busy.
-
-        None looks everywhere. What is busy is named by its backend in HAProxy, so that another look goes everywhere.
-        """
-        if chosen is None:
-            servers = parse_servers((await self._socket.ask([_SERVERS]))[0])
-        else:
-            servers = await self._servers([backend_name(backend) for backend in chosen])
-        leaving = orphans(desired, servers)
-        commands = [
-            command
-            for name, server in leaving
-            for command in (f"set server {name}/{server} state maint", f"del server {name}/{server}")
-        ]
-        answers = await self._socket.ask(commands) if commands else []
-        busy = [name for (name, _), answer in zip(leaving, answers[1::2], strict=True) if refused("del server", answer)]
-        return len(leaving) - len(busy), frozenset(busy)
+    async def _keep(self, desired: Desired, outline: Shape, failed: dict[str, str]) -> None:
+        """Write down what the next start needs, where it is not there."""
+        try:
+            await self._files.write(await joined(config_pieces(desired, outline)), outline.maps)
+        except (BalancerError, OSError) as error:
+            failed[_FILE] = str(error)
 
 
 def _differences(old: str, new: str, path: Path) -> list[str]:

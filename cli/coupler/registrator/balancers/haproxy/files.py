@@ -1,14 +1,14 @@
-"""HAProxy's files and its reload: written atomically, checked first, put back where a reload fails."""
+"""HAProxy's files: written atomically, and only where HAProxy accepts them."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from coupler.registrator.balancers import BalancerError
 from coupler.registrator.balancers.haproxy.config import map_text
@@ -16,49 +16,8 @@ from coupler.registrator.balancers.haproxy.config import map_text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_CHECK_SECONDS, _RELOAD_SECONDS = 30.0, 30.0
-
-
-class Reload(Protocol):
-    """A way to make HAProxy read its files anew without losing a connection."""
-
-    async def __call__(self, pid: int) -> None:
-        """Ask for it; `pid` is the process that serves now. Raises BalancerError."""
-
-
-@dataclass(frozen=True, slots=True)
-class MasterReload:
-    """Through the socket of a master process (`haproxy -W -S PATH`): the way under systemd."""
-
-    socket: Path
-
-    async def __call__(self, pid: int) -> None:  # noqa: ARG002 -- the master knows its workers
-        """Ask the master; whether it worked shows when a new process answers."""
-        try:
-            async with asyncio.timeout(_RELOAD_SECONDS):
-                reader, writer = await asyncio.open_unix_connection(self.socket)
-                writer.write(b"reload\n")
-                await reader.read()
-                writer.close()
-        except (OSError, TimeoutError) as error:
-            raise BalancerError(f"HAProxy's master does not answer on {self.socket}", str(error)) from error
-
-
-@dataclass(frozen=True, slots=True)
-class SpawnReload:
-    """Without a master: a new daemon takes over the sockets (`-x`) and lets the old one finish (`-sf`)."""
-
-    program: str
-    files: tuple[Path, ...]
-    socket: Path
-
-    async def __call__(self, pid: int) -> None:
-        """Start the successor and wait until it serves."""
-        files = [word for file in self.files for word in ("-f", str(file))]
-        argv = [self.program, *files, "-D", "-x", str(self.socket), "-sf", str(pid)]
-        code, output = await _run(argv)
-        if code:
-            raise BalancerError("HAProxy's successor did not start", output)
+_CHECK_SECONDS = 30.0
+_READABLE, _SECRET_FOLDER = 0o644, 0o700
 
 
 class Files:
@@ -74,28 +33,60 @@ class Files:
         """Return our file as it lies there."""
         return self.config.read_text() if self.config.exists() else None
 
-    async def write(self, text: str, maps: Mapping[Path, Mapping[str, str]]) -> None:
-        """Put file and maps in place if HAProxy accepts them. Raises BalancerError; then the file is as before."""
-        async with self._one_at_a_time:
-            for path, entries in maps.items():
-                await asyncio.to_thread(_replace, path, map_text(entries))
-            if text == self.current():
-                return
-            with tempfile.TemporaryDirectory(prefix="coupler-") as folder:
-                candidate = Path(folder) / self.config.name
-                candidate.write_text(text)
-                files = [word for file in (*self._base, candidate) for word in ("-f", str(file))]
-                code, output = await _run([self._program, "-c", *files])
-            if code:
-                raise BalancerError("HAProxy refuses the configuration; the one before it stays", output)
-            await asyncio.to_thread(_replace, self.config, text)
+    async def unlike(self, text: str, maps: Mapping[Path, Mapping[str, str]]) -> bool:
+        """Whether file or maps are not these."""
+        wanted = {path: map_text(entries) for path, entries in maps.items()} | {self.config: text}
+        return await asyncio.to_thread(lambda: any(_text(path) != text for path, text in wanted.items()))
 
-    def restore(self, text: str | None) -> None:
-        """Put our file back as it was before."""
-        if text is None:
-            self.config.unlink(missing_ok=True)
-        else:
-            _replace(self.config, text)
+    async def write(self, text: str, maps: Mapping[Path, Mapping[str, str]]) -> dict[Path, str | None]:
+        """Put file and maps in place if HAProxy accepts them; return what was there. Raises BalancerError."""
+        async with self._one_at_a_time:
+            before = await asyncio.to_thread(lambda: {path: _text(path) for path in (*maps, self.config)})
+            for path in (path for path in maps if before[path] is None):
+                await asyncio.to_thread(replace, path, "")  # HAProxy's check looks for them
+            if text != before[self.config]:
+                await self._check(text)
+            for path, entries in maps.items():
+                await asyncio.to_thread(replace, path, map_text(entries))
+            await asyncio.to_thread(replace, self.config, text)
+        return before
+
+    def restore(self, before: Mapping[Path, str | None]) -> None:
+        """Put files back as they were."""
+        for path, text in before.items():
+            if text is None:
+                path.unlink(missing_ok=True)
+            else:
+                replace(path, text)
+
+    async def refused_certificates(self, texts: Mapping[str, str]) -> dict[str, str]:
+        """Return which of these certificates (a text of PEM by name) HAProxy does not start with, and why."""
+        with tempfile.TemporaryDirectory(prefix="coupler-") as folder:
+            lines = ["frontend coupler-check"]
+            for number, text in enumerate(texts.values()):
+                path = Path(folder) / f"{number}.pem"
+                await asyncio.to_thread(replace, path, text, 0o600)
+                lines.append(f"  bind 127.0.0.1:1 ssl crt {path}")
+            candidate = Path(folder) / "check.cfg"
+            candidate.write_text("\n".join([*lines, "  mode http", ""]))
+            code, output = await self._verdict(candidate)
+            if not code:
+                return {}
+            found = re.findall(rf"\[{re.escape(str(candidate))}:(\d+)\](.*)", output)
+            refused = {int(line) - 2: why.strip(" :").replace(folder, "") for line, why in found}
+            return {name: refused[number] for number, name in enumerate(texts) if number in refused}
+
+    async def _check(self, text: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="coupler-") as folder:
+            candidate = Path(folder) / self.config.name
+            await asyncio.to_thread(candidate.write_text, text)
+            code, output = await self._verdict(candidate)
+        if code:
+            raise BalancerError("HAProxy refuses the configuration; the one before it stays", output)
+
+    async def _verdict(self, candidate: Path) -> tuple[int, str]:
+        files = [word for file in (*self._base, candidate) for word in ("-f", str(file))]
+        return await run([self._program, "-c", *files])
 
 
 def taken(address: str, port: int) -> str | None:
@@ -110,23 +101,42 @@ def taken(address: str, port: int) -> str | None:
     return None
 
 
-def _replace(path: Path, text: str) -> None:
-    if path.exists() and path.read_text() == text:
+def secret_folder(path: Path) -> None:
+    """Make a folder that its owner alone may look into."""
+    path.mkdir(mode=_SECRET_FOLDER, exist_ok=True)
+    path.chmod(_SECRET_FOLDER)
+
+
+def read_folder(folder: Path) -> dict[str, str]:
+    """Return the text of every file in a folder by path, of none where there is no folder."""
+    return {str(path): _text(path) or "" for path in folder.iterdir()} if folder.is_dir() else {}
+
+
+def replace(path: Path, text: str, mode: int = _READABLE) -> None:
+    """Write a file with these permissions, so that a reader sees the old text or the new one, whole."""
+    if _text(path) == text and path.stat().st_mode & 0o777 == mode:
         return
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:200]}.")
     try:
         with os.fdopen(handle, "w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
+        Path(name).chmod(mode)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
 
 
-async def _run(argv: Sequence[str]) -> tuple[int, str]:
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return None
+
+
+async def run(argv: Sequence[str]) -> tuple[int, str]:
     """Run a program; return its exit code and what it said. Where it hangs, it is killed and counts as failed."""
     with tempfile.TemporaryFile() as output:  # a daemon keeps its standard error open: a pipe would never end
         try:

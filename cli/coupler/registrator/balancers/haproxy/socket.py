@@ -8,6 +8,7 @@ so every exchange ends by asking whether the process is stopping.
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,19 +24,39 @@ _IDLE_SECONDS = 86_400
 _DEADLINE = 10.0
 
 
+class ReplacedError(BalancerError):
+    """Another process answers than before: what was said to the old one was said in vain."""
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
-    """The process that answered: its pid, when it started, and whether it is on its way out."""
+    """The process that answered: its pid, when it started, its version, and whether it is on its way out."""
 
     pid: int
     started: str
+    version: str
     stopping: bool
 
     @classmethod
     def parse(cls, answer: str) -> Process:
         """Return what an answer to `show info` says."""
-        values = dict(line.split(": ", 1) for line in answer.splitlines() if ": " in line)
-        return cls(int(values.get("Pid", "0")), values.get("Start_time_sec", ""), values.get("Stopping", "0") != "0")
+        pid, started, version, stopping = (_value(answer, name) for name in _SHOWN)
+        return cls(int(pid or 0), started, version, stopping not in {"", "0"})
+
+    @property
+    def release(self) -> tuple[int, int]:
+        """Return the first two numbers of the version."""
+        found = _RELEASE.match(self.version)
+        return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+_SHOWN = ("Pid", "Start_time_sec", "Version", "Stopping")
+_RELEASE = re.compile(r"(\d+)\.(\d+)")
+
+
+def _value(answer: str, name: str) -> str:
+    _, found, rest = f"\n{answer}".partition(f"\n{name}: ")
+    return rest.partition("\n")[0] if found else ""
 
 
 class RuntimeSocket:
@@ -44,17 +65,24 @@ class RuntimeSocket:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._process: Process | None = None
+        self._one_at_a_time = asyncio.Lock()
 
     async def ask(self, commands: Sequence[str]) -> list[str]:
         """Return the answers to `commands`, in order. A payload (`<<`) has a line to itself.
 
-        Raises BalancerError where HAProxy does not answer. If the process at the other end was replaced before the
-        exchange ended, that is an error too: what was said to it was said in vain.
+        Raises BalancerError where HAProxy does not answer, and ReplacedError where the process is not the one that
+        answered before, or is being replaced: after it, `process` says who answers now.
         """
+        if not commands:
+            return []
         answers = await self._exchange([*commands, "show info"])
-        if Process.parse(answers[-1]).stopping:
+        process = Process.parse(answers[-1])
+        if process.stopping or process != (self._process or process):
             self.forget()
-            raise BalancerError(f"HAProxy behind {self.path} was replaced meanwhile", "its successor is asked next")
+            self._process = None
+            raise ReplacedError(f"HAProxy behind {self.path} was replaced meanwhile", "its successor is asked next")
+        self._process = process
         return answers[:-1]
 
     async def process(self) -> Process:
@@ -63,6 +91,7 @@ class RuntimeSocket:
         if process.stopping:
             self.forget()
             process = Process.parse((await self._exchange(["show info"]))[0])
+        self._process = process
         return process
 
     def forget(self) -> None:
@@ -73,7 +102,7 @@ class RuntimeSocket:
 
     async def _exchange(self, commands: Sequence[str]) -> list[str]:
         try:
-            async with asyncio.timeout(_DEADLINE):
+            async with self._one_at_a_time, asyncio.timeout(_DEADLINE):
                 return await self._speak(commands)
         except (OSError, EOFError, TimeoutError) as error:
             self.forget()

@@ -1,0 +1,147 @@
+"""Settings → the sources and balancers that they name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from coupler.errors import ConfigurationError
+from coupler.registrator.balancers.haproxy.adapter import HAProxy
+from coupler.registrator.balancers.haproxy.config import Settings as HAProxyShape
+from coupler.registrator.balancers.haproxy.files import Files
+from coupler.registrator.balancers.haproxy.reload import MasterReload, SpawnReload
+from coupler.registrator.balancers.haproxy.socket import RuntimeSocket
+from coupler.registrator.etcd.endpoints import Access
+from coupler.registrator.etcd.v2 import EtcdV2
+from coupler.registrator.etcd.v3 import EtcdV3
+from coupler.registrator.model import Desired
+from coupler.registrator.sources.announcements import Announcements
+from coupler.registrator.sources.kubernetes import access
+from coupler.registrator.sources.kubernetes.client import ApiClient
+from coupler.registrator.sources.kubernetes.credentials import Credentials
+from coupler.registrator.sources.kubernetes.scope import Scope
+from coupler.registrator.sources.kubernetes.source import Kubernetes
+from coupler.registrator.sources.kubernetes.status import StatusWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from coupler.registrator.balancers import Balancer
+    from coupler.registrator.etcd import Store
+    from coupler.registrator.settings import (
+        AnnouncementsSettings,
+        EtcdSettings,
+        HAProxySettings,
+        KubernetesSettings,
+        Settings,
+    )
+    from coupler.registrator.sources import Source
+    from coupler.registrator.sources.kubernetes.access import Access as KubernetesAccess
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A balancer, how it is prepared for its first start, and whether it may be written to now."""
+
+    balancer: Balancer
+    prepare: Callable[[], Awaitable[None]]
+    may_write: Callable[[], bool] = lambda: True
+
+
+@dataclass(slots=True)
+class Wired:
+    """What a service consists of. `elections` run beside it, and call what they are given when something changed."""
+
+    sources: list[Source] = field(default_factory=list)
+    balancers: list[Moved] = field(default_factory=list)
+    elections: list[Callable[[Callable[[], None]], Awaitable[None]]] = field(default_factory=list)
+    closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+
+    async def close(self) -> None:
+        """Let go of everything that the sources and elections hold."""
+        for close in self.closing:
+            await close()
+
+
+def wire(settings: Settings) -> Wired:
+    """Return what `settings` name, sources in the order of precedence. Raises ConfigurationError."""
+    wired = Wired()
+    sources = settings.sources
+    if sources.kubernetes:
+        _kubernetes(wired, sources.kubernetes)
+    if sources.announcements:
+        _announcements(wired, sources.announcements)
+    wired.sources.sort(key=lambda source: settings.precedence.index(source.name))
+    if settings.balancers.haproxy:
+        wired.balancers.append(_haproxy(settings.balancers.haproxy))
+    return wired
+
+
+def _kubernetes(wired: Wired, settings: KubernetesSettings) -> None:
+    client = ApiClient(Credentials(_access(settings)))
+    scope = Scope(
+        pods=settings.pods,
+        namespaces=settings.namespaces,
+        services=settings.services,
+        ingress=settings.ingress,
+        load_balancer=bool(settings.load_balancer),
+        prefix=settings.annotations,
+        ingress_class=settings.ingress_class,
+        pool=settings.load_balancer,
+        published=settings.published,
+    )
+    status = StatusWriter(client) if settings.write_status else None
+    wired.sources.append(Kubernetes(client, scope, status))
+    wired.closing.append(client.close)
+
+
+def _access(settings: KubernetesSettings) -> Callable[[], KubernetesAccess]:
+    if settings.server is not None:
+        return partial(access.plain, settings.server)
+    if settings.kubeconfig is not None:
+        return partial(access.kubeconfig, settings.kubeconfig, settings.context)
+    return access.in_cluster
+
+
+def _announcements(wired: Wired, settings: AnnouncementsSettings) -> None:
+    store = _etcd(settings.etcd)
+    wired.sources.append(Announcements(store, settings.prefix, settings.domain, grace=settings.grace))
+    wired.closing.append(store.close)
+
+
+def _etcd(settings: EtcdSettings) -> Store:
+    password = _secret(settings.password_file) if settings.password_file else None
+    access = Access(
+        settings.endpoints, settings.ca, settings.certificate, settings.key, user=settings.user, password=password
+    )
+    return EtcdV3(access) if settings.api == 3 else EtcdV2(access)  # noqa: PLR2004 -- the number is its name
+
+
+def _secret(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the password in {path} cannot be read", str(error)) from error
+
+
+def _haproxy(settings: HAProxySettings) -> Moved:
+    shape = HAProxyShape(
+        settings.config,
+        settings.http,
+        settings.tcp_address,
+        settings.https,
+        settings.accept_proxy,
+        settings.https_port,
+    )
+    files = (*settings.base, settings.config)
+    master = settings.master
+    balancer = HAProxy(
+        shape,
+        RuntimeSocket(settings.socket),
+        Files(settings.config, settings.base, settings.program),
+        MasterReload(master) if master else SpawnReload(settings.program, files, settings.socket),
+        reload_interval=settings.reload_interval,
+    )
+    return Moved(balancer, lambda: balancer.prepare(Desired()))

@@ -1,0 +1,1 @@
+"""Stand-ins for programs that cannot run here, each held to recordings of the real one."""
