@@ -18,7 +18,7 @@ from coupler.registrator.etcd import Batch, CompactedError, EtcdError, Event, It
 from coupler.registrator.etcd.endpoints import Endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
     from coupler.registrator.etcd.endpoints import Access, Answer
 
@@ -142,7 +142,7 @@ class EtcdV2:
             return False
         return True
 
-    async def watch(self, prefix: str, from_revision: int) -> AsyncIterator[Batch]:
+    async def watch(self, prefix: str, from_revision: int) -> AsyncGenerator[Batch, None]:
         """Follow the directory `prefix`; see `Store.watch`."""
         index, told = from_revision, False
         while True:

@@ -18,7 +18,7 @@ from coupler.registrator.etcd import Batch, CompactedError, EtcdError, Event, It
 from coupler.registrator.etcd.endpoints import Endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 
     import aiohttp
 
@@ -180,7 +180,7 @@ class EtcdV3:
                 return False
         return True
 
-    async def watch(self, prefix: str, from_revision: int) -> AsyncIterator[Batch]:
+    async def watch(self, prefix: str, from_revision: int) -> AsyncGenerator[Batch, None]:
         """Follow `prefix`; see `Store.watch`. A silent stream is opened anew after etcd has proved its quorum."""
         revision, told = from_revision - 1, False
         while True:
