@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 20.0
 PODS = Collection("/api/v1", "pods")
-QUICK = {
+QUICK: dict[str, Any] = {
     "stall_seconds": 0.4,
     "initial_seconds": 0.4,
     "page_size": 7,
