@@ -107,7 +107,7 @@ class Mover:
     @property
     def in_step(self) -> bool:
         """Whether the balancer has the desired state, as far as is known."""
-        return self.record.stepped and not (self._moving or self._everything or self._dirty)
+        return self.record.stepped and self._removed and not (self._moving or self._everything or self._dirty)
 
     async def run(self) -> None:
         """Move the balancer, for ever."""
