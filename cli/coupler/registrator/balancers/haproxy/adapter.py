@@ -24,7 +24,7 @@ from coupler.registrator.balancers.haproxy.diff import (
     refused,
     upserts,
 )
-from coupler.registrator.balancers.haproxy.files import taken
+from coupler.registrator.balancers.system import taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence, Set

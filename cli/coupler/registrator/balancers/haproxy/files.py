@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from coupler.registrator.balancers import BalancerError
 from coupler.registrator.balancers.haproxy.config import map_text
+from coupler.registrator.balancers.system import replace_file, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_CHECK_SECONDS, _RELOAD_SECONDS = 30.0, 30.0
+_RELOAD_SECONDS = 30.0
 
 
 class Reload(Protocol):
@@ -56,7 +55,7 @@ class SpawnReload:
         """Start the successor and wait until it serves."""
         files = [word for file in self.files for word in ("-f", str(file))]
         argv = [self.program, *files, "-D", "-x", str(self.socket), "-sf", str(pid)]
-        code, output = await _run(argv)
+        code, output = await run(argv)
         if code:
             raise BalancerError("HAProxy's successor did not start", output)
 
@@ -78,70 +77,21 @@ class Files:
         """Put file and maps in place if HAProxy accepts them. Raises BalancerError; then the file is as before."""
         async with self._one_at_a_time:
             for path, entries in maps.items():
-                await asyncio.to_thread(_replace, path, map_text(entries))
+                await asyncio.to_thread(replace_file, path, map_text(entries))
             if text == self.current():
                 return
             with tempfile.TemporaryDirectory(prefix="coupler-") as folder:
                 candidate = Path(folder) / self.config.name
                 candidate.write_text(text)
                 files = [word for file in (*self._base, candidate) for word in ("-f", str(file))]
-                code, output = await _run([self._program, "-c", *files])
+                code, output = await run([self._program, "-c", *files])
             if code:
                 raise BalancerError("HAProxy refuses the configuration; the one before it stays", output)
-            await asyncio.to_thread(_replace, self.config, text)
+            await asyncio.to_thread(replace_file, self.config, text)
 
     def restore(self, text: str | None) -> None:
         """Put our file back as it was before."""
         if text is None:
             self.config.unlink(missing_ok=True)
         else:
-            _replace(self.config, text)
-
-
-def taken(address: str, port: int) -> str | None:
-    """Return why HAProxy could not listen there (`*`: on every IPv4 address); None if it could."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("" if address == "*" else address, port))
-    except OSError as error:
-        return f"cannot listen on {address}:{port}: {error.strerror}"
-    return None
-
-
-def _replace(path: Path, text: str) -> None:
-    if path.exists() and path.read_text() == text:
-        return
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-async def _run(argv: Sequence[str]) -> tuple[int, str]:
-    """Run a program; return its exit code and what it said. Where it hangs, it is killed and counts as failed."""
-    with tempfile.TemporaryFile() as output:  # a daemon keeps its standard error open: a pipe would never end
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *argv, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
-            )
-        except OSError as error:
-            return 1, f"{argv[0]}: {error.strerror}"
-        try:
-            code = await asyncio.wait_for(process.wait(), _CHECK_SECONDS)
-        except TimeoutError:
-            code = 1
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        output.seek(0)
-        return code, output.read().decode("utf-8", "replace").strip()
+            replace_file(self.config, text)
