@@ -1,4 +1,4 @@
-"""What every local balancer needs of its machine: files put in place whole, programs run to their end, ports looked at."""
+"""What every local balancer needs of its machine: files put in place whole, programs run, ports looked at."""
 
 from __future__ import annotations
 
