@@ -50,7 +50,7 @@ def routing(routes: Iterable[Route]) -> list[Line]:
         stage.setdefault((route.host, route.path), []).append(route)
     depths = sorted({-key[2] for key in stages if key[1] and key[2]})
     text = lines(
-        f'map $request_uri $coupler_path {{ {quoted("~^([^?]*)")} $1; }}',
+        f"map $request_uri $coupler_path {{ {quoted('~^([^?]*)')} $1; }}",
         f"map $host $coupler_wild {{ {quoted(_WILD)} *$1; }}",
     )
     for depth in depths:

@@ -1,10 +1,11 @@
 """Backends → upstreams of nginx, and the location in which a backend's policy holds. Pure.
 
-A backend is an upstream of its ready endpoints. With a sticky cookie each endpoint has an upstream of its own beside it,
-drained ones too: the cookie, which holds a digest of the endpoint's uid, chooses it, and a few others stand behind it in
-case it fails. What nginx cannot do: `first` sends all to the first endpoint and has the others as reserve, for there is
-no limit at which the next one would begin; `check_path` is not asked, and instead an endpoint that fails a request is
-left alone for `_FAIL_TIMEOUT`; weights and counts are kept by each worker process for itself.
+A backend is an upstream of its ready endpoints. With a sticky cookie each endpoint has an upstream of its own beside
+it, drained ones too: the cookie, which holds a digest of the endpoint's uid, chooses it, and a few others stand behind
+it in case it fails. What nginx cannot do: `first` sends all to the first endpoint and has the others as reserve, for
+there is no limit at which the next one would begin; `check_path` is not asked, and instead an endpoint that fails a
+request is left alone for `_FAIL_TIMEOUT`; weights and counts are kept by each worker process for itself; endpoints of
+TCP are told who asks by version 1 of the PROXY protocol, those of HTTP not at all.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import re
 from typing import TYPE_CHECKING
 
 from coupler.registrator.balancers.nginx.text import (
-    OWNER,
     Line,
     Subject,
     block,
@@ -143,7 +143,8 @@ def _rewrites(old: str, new: str) -> list[str]:
     old, new = re.escape(old.rstrip("/")), literal(new.rstrip("/"))
     rest = quoted(rf"~^{old}(/[^?]*)(\?.*)?$")
     alone = quoted(rf"~^{old}(\?.*)?$")
-    return [f"{rest} {quoted(f'{new}$1$2')};", f"{alone} {quoted(f'{new or "/"}$1')};"]
+    root = new or "/"
+    return [f"{rest} {quoted(f'{new}$1$2')};", f"{alone} {quoted(f'{root}$1')};"]
 
 
 def _sticky(backend: Backend, cookie: str, ready: Sequence[Endpoint]) -> list[Line]:
@@ -163,11 +164,12 @@ def _sticky(backend: Backend, cookie: str, ready: Sequence[Endpoint]) -> list[Li
     text += block(f"map {asked} {chosen}", lines(*upstreams_of))
     marks = {_address(endpoint): mark for mark, endpoint in sorted(able.items(), reverse=True)}
     text += block(f"map $coupler_server {served}", lines(*(f"{quoted(a)} {quoted(m)};" for a, m in marks.items())))
-    cookies = (f'{quoted(r"~^(\S+) \1$")} "";', f"{quoted(r'~ (\S+)$')} {quoted(f'{cookie}=$1; Path=/; HttpOnly')};")
+    cookies = (f"{_SAME} {_EMPTY};", f"{_ANOTHER} {quoted(f'{cookie}=$1; Path=/; HttpOnly')};")
     return text + block(f"map {quoted(f'{asked} {served}')} {given}", lines(*cookies))
 
 
 _EMPTY = '""'
+_SAME, _ANOTHER = quoted(r"~^(\S+) \1$"), quoted(r"~ (\S+)$")
 
 
 def _answer(backend: Backend) -> list[Line]:
