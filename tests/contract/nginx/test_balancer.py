@@ -129,12 +129,13 @@ def test_what_drains_or_is_not_ready_gets_no_new_request(
 
 
 def test_weights_share_out_requests_and_first_takes_all(nginx: Balancer, apps: Callable[..., App]) -> None:
-    one, two = apps("one"), apps("two")
+    gone, one, two = apps("gone"), apps("one"), apps("two")
     apply(nginx, site(endpoint(one, weight=3), endpoint(two, weight=1)))
     assert len([1 for _ in range(80) if nginx.ask().body == "one"]) in range(54, 67)
     apply(nginx, site(endpoint(one), endpoint(two), balance=Balance.FIRST))
     assert {nginx.ask().body for _ in range(10)} == {"one"}
-    one.stop()
+    gone.stop()
+    apply(nginx, site(endpoint(gone), endpoint(two), balance=Balance.FIRST))
     assert {nginx.ask().body for _ in range(10)} == {"two"}
 
 
@@ -204,10 +205,9 @@ def test_a_configuration_that_nginx_refuses_is_never_in_place(nginx: Balancer, a
 def test_a_backend_that_nginx_refuses_is_left_out_alone(nginx: Balancer, apps: Callable[..., App]) -> None:
     one, bad = apps("one"), apps("bad")
     backend = Backend("bad", (endpoint(bad),), policy=Policy(set_headers=(("X-Long", "x" * 5000),)))
-    refused = merge(
-        [("t", Offer((backend,), (Route("bad", "bad", "bad.test"), Route("long", "shop", "a.test", "/" + "y" * 5000))))]
-    )
-    desired = together(site(endpoint(one)), refused)
+    routes = (Route("bad", "bad", "bad.test"), Route("long", "shop", "a.test", "/" + "y" * 5000))
+    shop = site(endpoint(one))
+    desired = merge([("t", Offer((*shop.backends.values(), backend), (*shop.routes, *routes)))])
     adapter = nginx.adapter()
     done = asyncio.run(adapter.apply(desired, None, remove=True))
     assert done.failed.keys() == {"bad", "shop"}
@@ -228,10 +228,8 @@ def test_what_nginx_cannot_do_fails_alone(nginx: Balancer, apps: Callable[..., A
         Route("deep", "deep", "shop.test", "/x" * 25),
     )
     deep = Backend("deep", (endpoint(one),))
-    desired = together(
-        site(endpoint(one)), merge([("t", Offer((told, deep), routes[::2]))]), Desired(routes=routes[1:2])
-    )
-    desired = merge([("t", Offer((*desired.backends.values(),), (*desired.routes, routes[1])))])
+    shop = site(endpoint(one))
+    desired = merge([("t", Offer((*shop.backends.values(), told, deep), (*shop.routes, *routes)))])
     done = asyncio.run(nginx.adapter().apply(desired, None, remove=True))
     assert {name: why.partition(":")[0] for name, why in done.failed.items()} == {
         "told": "nginx does not speak the PROXY protocol to servers of HTTP",
@@ -279,8 +277,8 @@ def test_a_tcp_backend_without_an_instance_closes_connections(nginx: Balancer) -
 def test_who_connects_may_say_for_whom(nginx: Balancer, mirrors: Callable[..., Any]) -> None:
     mirror, port = mirrors(), free_port()
     raw = Backend("raw", (Endpoint("m", "127.0.0.1", mirror.port),), Mode.TCP)
-    both = together(site(Endpoint("m", "127.0.0.1", mirror.port)), Desired())
-    offer = Offer((*both.backends.values(), raw), both.routes, (TcpRoute("raw", "raw", port),))
+    shop = site(Endpoint("m", "127.0.0.1", mirror.port))
+    offer = Offer((*shop.backends.values(), raw), shop.routes, (TcpRoute("raw", "raw", port),))
     apply(nginx, merge([("t", offer)]))
     for asked, chain in ((nginx.port, "192.0.2.7"), (port, None)):
         with socket.create_connection(("127.0.0.1", asked), DEADLINE) as client:
@@ -352,7 +350,7 @@ def test_nginx_routes_as_explain_says(nginx: Balancer, apps: Callable[..., App])
     assert taken == {name for name, _ in ROUTES}
 
 
-def test_a_host_without_a_route_falls_to_nothing(nginx: Balancer, apps: Callable[..., App]) -> None:
+def test_many_routes_of_one_path_are_told_apart_by_their_headers(nginx: Balancer, apps: Callable[..., App]) -> None:
     one = apps("one")
     routes = tuple(Route(f"r{n}", "shop", "shop.test", "/x", headers=(("X-N", str(n)),)) for n in range(120))
     desired = merge([("t", Offer((Backend("shop", (endpoint(one),)),), routes))])

@@ -221,6 +221,7 @@ class Mirror(http.server.ThreadingHTTPServer):
 
 class _MirrorHandler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         if self.headers.get("Upgrade") and self.headers.get("Connection", "").lower() == "upgrade":
