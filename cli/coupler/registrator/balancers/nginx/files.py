@@ -66,7 +66,8 @@ class Files:
                 return None
             message = next((line for line in output.splitlines() if "[emerg]" in line), output)
             lines = [self._line(message, copy.parent / file.name) for file in self._ours()]
-            return Refusal(message.replace(f"{folder}/", "").partition("[emerg] ")[2] or output, *lines)
+            said = re.sub(r"^.*\[emerg\] [\d#]+: ", "", message).replace(f"{copy.parent}/", "")
+            return Refusal(said or f"it ends with {code} and says nothing", *lines)
 
     def write(self, texts: Texts) -> None:
         """Put everything in place."""

@@ -86,9 +86,10 @@ def upstreams(backend: Backend) -> list[Line]:
 def location(backend: Backend) -> list[Line]:
     """Return the location to which requests for the backend are led."""
     name, policy = name_of(backend.id), backend.policy
-    common = lines(f"limit_req zone={name} burst={policy.rate_limit - 1} nodelay;") if policy.rate_limit else []
+    common: list[Line] = []
     if policy.rate_limit:
-        common += lines("limit_req_status 429;")
+        burst = f" burst={policy.rate_limit - 1} nodelay" if policy.rate_limit > 1 else ""
+        common += lines(f"limit_req zone={name}{burst};", "limit_req_status 429;")
     if policy.max_body:
         common += lines(f"client_max_body_size {policy.max_body};")
     answer = _answer(backend)
