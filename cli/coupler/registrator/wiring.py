@@ -12,6 +12,8 @@ from coupler.registrator.balancers.haproxy.config import Settings as HAProxyShap
 from coupler.registrator.balancers.haproxy.files import Files
 from coupler.registrator.balancers.haproxy.reload import MasterReload, SpawnReload
 from coupler.registrator.balancers.haproxy.socket import RuntimeSocket
+from coupler.registrator.balancers.nginx.adapter import Nginx
+from coupler.registrator.balancers.nginx.config import NginxSettings as NginxPlaces
 from coupler.registrator.etcd.endpoints import Access
 from coupler.registrator.etcd.v2 import EtcdV2
 from coupler.registrator.etcd.v3 import EtcdV3
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         EtcdSettings,
         HAProxySettings,
         KubernetesSettings,
+        NginxSettings,
         Settings,
     )
     from coupler.registrator.sources import Source
@@ -78,6 +81,8 @@ def wire(settings: Settings, *, dry_run: bool = False) -> Wired:
     wired.sources.sort(key=lambda source: settings.precedence.index(source.name))
     if settings.balancers.haproxy:
         wired.balancers.append(_haproxy(settings.balancers.haproxy))
+    if settings.balancers.nginx:
+        wired.balancers.append(_nginx(settings.balancers.nginx))
     return wired
 
 
@@ -145,5 +150,23 @@ def _haproxy(settings: HAProxySettings) -> Moved:
         Files(settings.config, settings.base, settings.program),
         MasterReload(master) if master else SpawnReload(settings.program, files, settings.socket),
         reload_interval=settings.reload_interval,
+    )
+    return Moved(balancer, lambda: balancer.prepare(Desired()))
+
+
+def _nginx(settings: NginxSettings) -> Moved:
+    balancer = Nginx(
+        NginxPlaces(
+            settings.folder,
+            settings.main,
+            settings.pid_file,
+            settings.http,
+            settings.https,
+            settings.tcp_address,
+            settings.program,
+            settings.status,
+            settings.accept_proxy,
+            settings.hash_sizes,
+        )
     )
     return Moved(balancer, lambda: balancer.prepare(Desired()))

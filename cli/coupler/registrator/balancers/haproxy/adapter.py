@@ -20,7 +20,6 @@ from coupler.registrator.balancers.haproxy.config import (
     shape,
     tcp_frontend,
 )
-from coupler.registrator.balancers.haproxy.files import taken
 from coupler.registrator.balancers.haproxy.keyring import Keyring
 from coupler.registrator.balancers.haproxy.maps import move_maps, read_maps
 from coupler.registrator.balancers.haproxy.pace import joined
@@ -35,6 +34,7 @@ from coupler.registrator.balancers.haproxy.survey import (
     send_home,
     survey,
 )
+from coupler.registrator.balancers.system import taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Set

@@ -21,7 +21,8 @@ from coupler.registrator.balancers.haproxy.certificates import (
     surplus,
     unloading,
 )
-from coupler.registrator.balancers.haproxy.files import read_folder, replace, secret_folder
+from coupler.registrator.balancers.haproxy.files import read_folder, secret_folder
+from coupler.registrator.balancers.system import replace_file
 from coupler.registrator.names import digest
 
 if TYPE_CHECKING:
@@ -129,14 +130,14 @@ class Keyring:
         secret_folder(self._folder)
         for entry in self.wanted.values():
             if entry not in failed:
-                replace(entry.path, entry.pem, 0o600)
+                replace_file(entry.path, entry.pem, 0o600)
         kept = [entry for entry in self.wanted.values() if entry.path.exists()]
         before = self._list.read_text().splitlines() if self._list.exists() else []
         lines = list_text(kept).splitlines()
         if not remove:
             mine = {line.split(" ")[0] for line in lines}
             lines += [line for line in before if line.split(" ")[0] not in mine]
-        replace(self._list, "".join(f"{line}\n" for line in lines))
+        replace_file(self._list, "".join(f"{line}\n" for line in lines))
         if remove:
             wanted = {entry.path.name for entry in kept}
             for path in self._folder.iterdir():
