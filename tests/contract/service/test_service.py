@@ -137,7 +137,7 @@ def test_while_etcd_is_away_routes_stay_and_afterwards_nothing_was_missed(
         registrator.start(ready=False)
         eventually(lambda: len(registrator.events("running")) == 2, "it does not start without etcd")
         load.more()
-        assert registrator.get("/readyz") == (503, "announcements has not synced\n")
+        assert registrator.get("/readyz") == (503, "announcements has not synced\nhaproxy is not in step\n")
         etcd.start()
         announce(etcd, two)
         eventually(lambda: two.served > 0, "what was announced afterwards gets nothing")
