@@ -14,9 +14,12 @@ from coupler.registrator.balancers.haproxy.reload import MasterReload, SpawnRelo
 from coupler.registrator.balancers.haproxy.socket import RuntimeSocket
 from coupler.registrator.balancers.nginx.adapter import Nginx
 from coupler.registrator.balancers.nginx.config import NginxSettings as NginxPlaces
+from coupler.registrator.balancers.vulcand.adapter import Vulcand
+from coupler.registrator.balancers.vulcand.keys import KeysV2, KeysV3
 from coupler.registrator.etcd.endpoints import Access
 from coupler.registrator.etcd.v2 import EtcdV2
 from coupler.registrator.etcd.v3 import EtcdV3
+from coupler.registrator.leader import ElectionV2, ElectionV3
 from coupler.registrator.model import Desired
 from coupler.registrator.sources.announcements import Announcements
 from coupler.registrator.sources.kubernetes import access
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
         KubernetesSettings,
         NginxSettings,
         Settings,
+        VulcandSettings,
     )
     from coupler.registrator.sources import Source
     from coupler.registrator.sources.kubernetes.access import Access as KubernetesAccess
@@ -83,6 +87,8 @@ def wire(settings: Settings, *, dry_run: bool = False) -> Wired:
         wired.balancers.append(_haproxy(settings.balancers.haproxy))
     if settings.balancers.nginx:
         wired.balancers.append(_nginx(settings.balancers.nginx))
+    if settings.balancers.vulcand:
+        _vulcand(wired, settings.balancers.vulcand)
     return wired
 
 
@@ -113,12 +119,12 @@ def _access(settings: KubernetesSettings) -> Callable[[], KubernetesAccess]:
 
 
 def _announcements(wired: Wired, settings: AnnouncementsSettings) -> None:
-    store = _etcd(settings.etcd)
+    store: Store = _etcd(settings.etcd)
     wired.sources.append(Announcements(store, settings.prefix, settings.domain, grace=settings.grace))
     wired.closing.append(store.close)
 
 
-def _etcd(settings: EtcdSettings) -> Store:
+def _etcd(settings: EtcdSettings) -> EtcdV3 | EtcdV2:
     password = _secret(settings.password_file) if settings.password_file else None
     access = Access(
         settings.endpoints, settings.ca, settings.certificate, settings.key, user=settings.user, password=password
@@ -170,3 +176,21 @@ def _nginx(settings: NginxSettings) -> Moved:
         )
     )
     return Moved(balancer, lambda: balancer.prepare(Desired()))
+
+
+def _vulcand(wired: Wired, settings: VulcandSettings) -> None:
+    etcd = _etcd(settings.etcd)
+    election: ElectionV3 | ElectionV2
+    keys: Keys
+    if isinstance(etcd, EtcdV3):
+        election, keys = ElectionV3(etcd, settings.election), KeysV3(etcd, settings.prefix)
+    else:
+        election, keys = ElectionV2(etcd, settings.election), KeysV2(etcd, settings.prefix)
+    balancer = Vulcand(keys, settings.prefix, fence=lambda: election.fence, probe=settings.probe)
+    wired.balancers.append(Moved(balancer, _nothing, lambda: election.leads))
+    wired.elections.append(lambda look: election.run(lambda _: look()))
+    wired.closing += [election.resign, etcd.close]
+
+
+async def _nothing() -> None:
+    """Prepare what needs no preparation."""

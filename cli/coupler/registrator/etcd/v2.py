@@ -164,6 +164,11 @@ class EtcdV2:
             index = batch.revision + 1
             yield batch
 
+    async def cluster(self) -> str:
+        """Return the number by which this etcd is told from any other; needs its quorum."""
+        path = _path("/", {"quorum": "true"})
+        return (await self._http.ask("GET", path, headers=self._headers)).headers.get("X-Etcd-Cluster-Id", "")
+
     async def close(self) -> None:
         """Let go of all connections."""
         await self._http.close()

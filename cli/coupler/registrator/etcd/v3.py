@@ -215,6 +215,11 @@ class EtcdV3:
         path = "kv/lease/revoke" if await self._settled() == "/v3beta" else "lease/revoke"
         await self._call(path, {"ID": str(lease)}, missing_is_fine=True)
 
+    async def cluster(self) -> str:
+        """Return the number by which this etcd is told from any other; needs its quorum."""
+        answer = await self._call("kv/range", {"key": _coded("\0"), "count_only": True})
+        return str(answer["header"]["cluster_id"])
+
     async def close(self) -> None:
         """Let go of all connections."""
         await self._http.close()
