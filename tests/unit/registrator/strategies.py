@@ -17,7 +17,7 @@ tokens = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_si
 values = st.builds(lambda first, rest: f"{first}{rest}".rstrip(), st.sampled_from(_VISIBLE), st.text(f"{_VISIBLE} "))
 hosts = st.from_regex(r"\A(\*\.)?[a-z0-9_]{1,9}(\.[a-z0-9]{1,5})?\Z")
 seconds = st.none() | st.floats(1e-5, MAX_TIMEOUT)
-counts = st.none() | st.integers(1, 2**63 - 1)
+counts = st.none() | st.integers(1, 2**70)
 redirects = st.builds(
     Redirect,
     st.sampled_from([None, "http", "https"]),
