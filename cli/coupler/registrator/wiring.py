@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coupler.registrator.balancers import Balancer
+    from coupler.registrator.balancers.vulcand.keys import Keys
     from coupler.registrator.etcd import Store
     from coupler.registrator.settings import (
         AnnouncementsSettings,

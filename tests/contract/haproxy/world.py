@@ -7,10 +7,11 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.contract.traffic import DEADLINE, App, eventually, free_port
 
@@ -19,6 +20,9 @@ from coupler.registrator.balancers.haproxy.config import Settings
 from coupler.registrator.balancers.haproxy.files import Files
 from coupler.registrator.balancers.haproxy.reload import MasterReload, SpawnReload
 from coupler.registrator.balancers.haproxy.socket import RuntimeSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass
@@ -54,13 +58,14 @@ class Balancer:
         tls = (f"127.0.0.1:{self.tls_port}",) if self.tls else ()
         return Settings(self.config, (f"127.0.0.1:{self.port}",), "127.0.0.1", tls)
 
-    def adapter(self, patience: float = 10.0, interval: float = 0.0, **settings: Any) -> HAProxy:
+    def adapter(self, clock: Callable[[], float] = time.monotonic, **settings: Any) -> HAProxy:
+        interval, patience = settings.pop("interval", 0.0), settings.pop("patience", 10.0)
         files = (self.base, self.config)
         reload = MasterReload(self.master_socket) if self.master else SpawnReload("haproxy", files, self.socket)
         socket = RuntimeSocket(self.socket)
         written = Files(self.config, (self.base,), "haproxy")
         changed = replace(self.settings(), **settings)
-        return HAProxy(changed, socket, written, reload, reload_interval=interval, patience=patience)
+        return HAProxy(changed, socket, written, reload, reload_interval=interval, patience=patience, clock=clock)
 
     def write_base(self) -> None:
         servers = "".join(f"  server theirs-{n} 127.0.0.1:{app.port}\n" for n, app in enumerate(self.foreign))

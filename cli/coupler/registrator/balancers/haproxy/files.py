@@ -58,8 +58,11 @@ class Files:
             else:
                 replace_file(path, text)
 
-    async def refused_certificates(self, texts: Mapping[str, str]) -> dict[str, str]:
-        """Return which of these certificates (a text of PEM by name) HAProxy does not start with, and why."""
+    async def refused_certificates(self, texts: Mapping[str, str]) -> dict[str, str] | None:
+        """Return which of these certificates (a text of PEM by name) HAProxy does not start with, and why.
+
+        None: it does not start for another reason, and has not judged them.
+        """
         with tempfile.TemporaryDirectory(prefix="coupler-") as folder:
             lines = ["frontend coupler-check"]
             for number, text in enumerate(texts.values()):
@@ -73,7 +76,7 @@ class Files:
                 return {}
             found = re.findall(rf"\[{re.escape(str(candidate))}:(\d+)\](.*)", output)
             refused = {int(line) - 2: why.strip(" :").replace(folder, "") for line, why in found}
-            return {name: refused[number] for number, name in enumerate(texts) if number in refused}
+            return {name: refused[number] for number, name in enumerate(texts) if number in refused} or None
 
     async def _check(self, text: str) -> None:
         with tempfile.TemporaryDirectory(prefix="coupler-") as folder:

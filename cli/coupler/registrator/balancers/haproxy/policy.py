@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _USUAL_PORTS = {"http": 80, "https": 443}
 _REST = "\\1"
 _FIRST_BYTE = "5s"
+_LARGEST = 2**63 - 2  # of which HAProxy knows one that is larger
 _CLIENTS = "size 100k expire 10s"
 """Of the table that counts requests: clients remembered, and for how long."""
 
@@ -85,13 +86,14 @@ def _limits(policy: Policy) -> list[str]:
         lines += [
             f"stick-table type ipv6 {_CLIENTS} store gpc0,gpc0_rate(1s)",
             "http-request track-sc0 src",
-            f"http-request deny deny_status 429 if {{ sc_gpc0_rate(0) ge {policy.rate_limit} }}",
+            f"http-request deny deny_status 429 if {{ sc_gpc0_rate(0) ge {min(policy.rate_limit, _LARGEST)} }}",
             "http-request sc-inc-gpc0(0)",
         ]
     if policy.max_body:
+        most = min(policy.max_body, _LARGEST)
         untold = "!{ req.hdr(content-length) -m found } !{ req.hdr(upgrade) -m found }"
         lines += [
-            f"http-request deny deny_status 413 if {{ req.hdr(content-length) -m int gt {policy.max_body} }}",
+            f"http-request deny deny_status 413 if {{ req.hdr(content-length) -m int gt {most} }}",
             "http-request return status 411 if { req.hdr(transfer-encoding) -m found }",
             f"http-request wait-for-body time {_FIRST_BYTE} at-least 1 if {untold}",
             f"http-request return status 411 if {untold} {{ req.body_size gt 0 }}",
