@@ -86,11 +86,17 @@ def test_headers_are_set_and_removed(nginx: Balancer, mirrors: Callable[..., Mir
 @pytest.mark.parametrize(
     ("replaced", "paths"),
     [
-        (("/api", "/v1/x"), {"/api": "/v1/x", "/api/": "/v1/x/", "/api/a?b": "/v1/x/a?b", "/apis": "/apis", "/api?q=/": "/v1/x?q=/"}),
-        (("/api/", "/"), {"/api": "/", "/api/": "/", "/api/a%2Fb": "/a%2Fb", "/api?q": "/?q", "/": "/", "/x/api/": "/x/api/"}),
+        (
+            ("/api", "/v1/x"),
+            {"/api": "/v1/x", "/api/": "/v1/x/", "/api/a?b": "/v1/x/a?b", "/apis": "/apis", "/api?q=/": "/v1/x?q=/"},
+        ),
+        (
+            ("/api/", "/"),
+            {"/api": "/", "/api/": "/", "/api/a%2Fb": "/a%2Fb", "/api?q": "/?q", "/": "/", "/x/api/": "/x/api/"},
+        ),
         (("/", "/$v"), {"/": "/$v/", "/a?b": "/$v/a?b"}),
     ],
-)  # fmt: skip
+)
 def test_a_prefix_of_the_path_is_replaced(
     nginx: Balancer, mirrors: Callable[..., Mirror], replaced: tuple[str, str], paths: dict[str, str]
 ) -> None:

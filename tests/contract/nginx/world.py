@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
+import datetime as dt
 import http.server
 import json
 import os
@@ -79,11 +79,11 @@ class Balancer:
             f"upstream theirs {{\n{servers}}}\n"
             f"server {{ listen 127.0.0.1:{self.foreign_port}; location / {{ proxy_pass http://theirs; }} }}\n"
         )
-        user = f"user {os.environ.get('USER', 'root')};\n" if os.geteuid() == 0 else ""
+        user = "user root;\n" if os.geteuid() == 0 else ""  # another user may not enter the folder of a test
         self.main.write_text(
-            f"{user}daemon off;\nworker_processes 2;\npid {self.folder}/nginx.pid;\nerror_log {self.folder}/error.log;\n"
-            "include /etc/nginx/modules-enabled/*.conf;\nworker_shutdown_timeout 20s;\n"
-            "events { worker_connections 512; }\n"
+            f"{user}daemon off;\nworker_processes 2;\npid {self.folder}/nginx.pid;\n"
+            f"error_log {self.folder}/error.log;\ninclude /etc/nginx/modules-enabled/*.conf;\n"
+            "worker_shutdown_timeout 20s;\nevents { worker_connections 512; }\n"
             f"http {{\n  access_log off;\n{temporary}  include ours/coupler-http.conf;\n  include sites/*.conf;\n}}\n"
             f"stream {{\n  include {self.settings().stream};\n}}\n"
         )
@@ -130,7 +130,7 @@ class Balancer:
             connection.close()
 
     def ask_tls(self, host: str, path: str = "/", name: str | None = None) -> tuple[Answer, list[str]]:
-        """Return the answer over TLS to `host`, with SNI `name` (`host` if None, none if empty); names that were shown."""
+        """Return the answer over TLS to `host`, and names on its certificate. `name` is the SNI: empty for none."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         shown = host if name is None else name
@@ -169,7 +169,10 @@ class Answer:
 
 
 class PatientLoad(Load):
-    """Clients that ask again, once, where a connection that they kept was closed before it answered: RFC 9112, 9.3.1."""
+    """Clients that ask again, once, where a connection that they kept was closed before it answered.
+
+    As RFC 9112, section 9.3.1, has it: nginx closes idle connections of old workers.
+    """
 
     def _run(self, keep: bool) -> None:
         connection, used = None, False
@@ -242,7 +245,7 @@ class _MirrorHandler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_GET
+    do_POST = do_GET  # noqa: N815 -- the name that the server looks for
 
     def log_message(self, *args: object) -> None:
         pass
@@ -252,15 +255,15 @@ def certificate(*names: str) -> Certificate:
     """Return a certificate of its own for these names."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     made = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
         .sign(key, hashes.SHA256())
     )
