@@ -152,7 +152,7 @@ class Nginx:
         for host in desired.hosts:
             file, why = self._refused_hosts.get(host.name, ("", ""))
             if host.certificate and certificate_file(host.certificate) == file:
-                failed[f"host {host.name}"] = why
+                failed[f"host {host.name or '(any)'}"] = why
                 hosts.append(replace(host, certificate=None))
             else:
                 hosts.append(host)

@@ -29,6 +29,7 @@ MAX_SEGMENTS = 24
 """nginx follows a hundred variables into each other, and no more."""
 
 _HOSTS = {EXACT_HOST: "$host", WILDCARD_HOST: "$coupler_wild", ANY_HOST: "*"}
+_LONGEST_HASHED = 400  # bytes; a longer word would not fit into a bucket, and nginx would take none of the map
 _AGREES = r"~^(\S*) \1 +(\S+)"
 
 
@@ -91,7 +92,7 @@ def _stage(
             if not route.headers:
                 break
         word = words[match]
-        written = quoted(word) if twice[word.lower()] == 1 else regex(word)
+        written = quoted(word) if twice[word.lower()] == 1 and len(word) <= _LONGEST_HASHED else regex(word)
         value = quoted(f"{literal(match[1])} {' '.join(takers)}")
         subject = Subject(f"route {chain[0].id}", tuple(route.backend for route in chain))
         entries += lines(f"{written} {value};", subject=subject)
