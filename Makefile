@@ -23,8 +23,10 @@ demo: $(VENV)/lab.installed
 	cd $(DEMO) && ../$(BIN)/cluster status
 	@echo "look around: cd $(DEMO) && ../$(BIN)/cluster lab ssh node-1; when you are done: ../$(BIN)/cluster lab down --forget"
 
+# What boots no machine runs side by side; machines take turns.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 3 tests/unit tests/golden tests/contract
+	$(BIN)/python -m pytest tests/e2e
 
 check: $(VENV)/dev.installed
 	$(BIN)/ruff format --check .

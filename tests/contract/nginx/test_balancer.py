@@ -303,6 +303,7 @@ ROUTES = (
     ("shop-money", {"host": "shop.test", "path": "/$host/(.*)+"}),
     ("shop-coded", {"host": "shop.test", "path": "/a%2Fb"}),
     ("shop-double", {"host": "shop.test", "path": "/a//b"}),
+    ("shop-long", {"host": "shop.test", "path": f"/{'long' * 400}"}),
     ("canary", {"host": "shop.test", "path": "/a/b/c", "headers": (("X-Canary", "yes"),)}),
     ("canary-two", {"host": "shop.test", "path": "/a/b/c", "headers": (("X-Canary", "yes"), ("X-Who", "its"))}),
     ("canary-odd", {"host": "shop.test", "path": "/a/b/c", "headers": (("X-Canary", 'a$b"\\E\\d.'),), "priority": 1}),
@@ -313,7 +314,7 @@ HOSTS = ("shop.test", "SHOP.test:80", "a.shop.test", "a.b.shop.test", "other", "
 PATHS = (
     "/", "/a", "/A", "/A/b", "/ab", "/a/b", "/a/b/", "/A/B/", "/a/b/c/d?q=/x", "/x", "/X", "/x/", "/deep", "/deep/er/",
     "/deep?/er", "/up", "/Up/x", "/UP", "/Exact", "/exact", "/$host/(.*)+/x", "/$host/", "/a%2Fb/c", "/a%2fb", "/a//b",
-    "//a", "/a/./b", "/%61",
+    "//a", "/a/./b", "/%61", f"/{'long' * 400}/x", f"/{'long' * 400}x",
 )  # fmt: skip
 HEADERS: tuple[dict[str, str], ...] = (
     {},

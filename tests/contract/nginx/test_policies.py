@@ -96,7 +96,7 @@ def test_headers_are_set_and_removed(nginx: Balancer, mirrors: Callable[..., Mir
         ),
         (("/", "/$v"), {"/": "/$v/", "/a?b": "/$v/a?b"}),
     ],
-)  # fmt: skip
+)
 def test_a_prefix_of_the_path_is_replaced(
     nginx: Balancer, mirrors: Callable[..., Mirror], replaced: tuple[str, str], paths: dict[str, str]
 ) -> None:

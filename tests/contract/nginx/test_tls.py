@@ -120,7 +120,7 @@ def test_a_certificate_that_nginx_refuses_harms_its_host_alone(nginx: Balancer, 
     desired = world(apps, *hosts)
     adapter = nginx.adapter()
     done = asyncio.run(adapter.apply(desired, None, remove=True))
-    assert done.failed.keys() == {"host plain.test", "host "}
+    assert done.failed.keys() == {"host plain.test", "host (any)"}
     assert nginx.ask_tls("shop.test")[0].body == "shop.test"
     assert refuses(nginx, "plain.test")
     assert nginx.ask(host="plain.test").body == "plain.test"

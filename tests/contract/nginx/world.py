@@ -79,12 +79,11 @@ class Balancer:
             f"upstream theirs {{\n{servers}}}\n"
             f"server {{ listen 127.0.0.1:{self.foreign_port}; location / {{ proxy_pass http://theirs; }} }}\n"
         )
-        user = f"user {os.environ.get('USER', 'root')};\n" if os.geteuid() == 0 else ""
+        user = "user root;\n" if os.geteuid() == 0 else ""  # another user may not enter the folder of a test
         self.main.write_text(
             f"{user}daemon off;\nworker_processes 2;\npid {self.folder}/nginx.pid;\n"
-            f"error_log {self.folder}/error.log;\n"
-            "include /etc/nginx/modules-enabled/*.conf;\nworker_shutdown_timeout 20s;\n"
-            "events { worker_connections 512; }\n"
+            f"error_log {self.folder}/error.log;\ninclude /etc/nginx/modules-enabled/*.conf;\n"
+            "worker_shutdown_timeout 20s;\nevents { worker_connections 512; }\n"
             f"http {{\n  access_log off;\n{temporary}  include ours/coupler-http.conf;\n  include sites/*.conf;\n}}\n"
             f"stream {{\n  include {self.settings().stream};\n}}\n"
         )
@@ -131,7 +130,7 @@ class Balancer:
             connection.close()
 
     def ask_tls(self, host: str, path: str = "/", name: str | None = None) -> tuple[Answer, list[str]]:
-        """Return the answer over TLS to `host` and the names that were shown; SNI is `name`, `host` if None."""
+        """Return the answer over TLS to `host`, and names on its certificate. `name` is the SNI: empty for none."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         shown = host if name is None else name
@@ -170,7 +169,10 @@ class Answer:
 
 
 class PatientLoad(Load):
-    """Clients that ask again, once, where a connection that they kept was closed unanswered (RFC 9112, 9.3.1)."""
+    """Clients that ask again, once, where a connection that they kept was closed before it answered.
+
+    As RFC 9112, section 9.3.1, has it: nginx closes idle connections of old workers.
+    """
 
     def _run(self, keep: bool) -> None:
         connection, used = None, False
@@ -243,8 +245,7 @@ class _MirrorHandler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def do_POST(self) -> None:
-        self.do_GET()
+    do_POST = do_GET  # noqa: N815 -- the name that the server looks for
 
     def log_message(self, *args: object) -> None:
         pass

@@ -55,7 +55,8 @@ class Nginx:
     async def prepare(self, desired: Desired) -> None:
         """Write our files where there are none, so that an nginx that includes them can start."""
         if not (self._settings.http.exists() and self._settings.stream.exists()):
-            await self._put(desired)
+            async with self._one_at_a_time:
+                await self._place(desired, *await asyncio.to_thread(self._wanted, desired))
 
     async def identity(self) -> str | None:
         """Return pid and start of the master."""
@@ -67,13 +68,14 @@ class Nginx:
         async with self._one_at_a_time:
             if backends is None:
                 self._refused, self._refused_hosts = {}, {}
-            texts, failed = await asyncio.to_thread(self._wanted, desired)
+            rendered, failed = await asyncio.to_thread(self._wanted, desired)
+            texts = rendered.texts()
             if await self._runs(texts):
                 return Applied(0, failed)
             if not remove:
                 return Applied(0, failed, frozenset((WHOLE,)))
             before = self._files.current()
-            texts, failed = await self._place(desired)
+            texts, failed = await self._place(desired, rendered, failed)
             pid = process.master(self._settings)
             if pid is None:
                 raise BalancerError(
@@ -94,12 +96,13 @@ class Nginx:
 
     async def drift(self, desired: Desired) -> frozenset[str]:
         """Return whether nginx, or one of our files, is not as desired: all of them go together."""
-        texts, _ = await asyncio.to_thread(self._wanted, desired)
-        return frozenset() if await self._runs(texts) else frozenset((WHOLE,))
+        rendered, _ = await asyncio.to_thread(self._wanted, desired)
+        return frozenset() if await self._runs(rendered.texts()) else frozenset((WHOLE,))
 
     async def plan(self, desired: Desired) -> list[str]:
         """Return the differences of our files, and the reload if there is one."""
-        texts, failed = await asyncio.to_thread(self._wanted, desired)
+        rendered, failed = await asyncio.to_thread(self._wanted, desired)
+        texts = rendered.texts()
         lines = [f"left out of backend {name}: {why}" for name, why in failed.items()]
         for path, old, new in zip(
             (self._settings.http, self._settings.stream),
@@ -119,26 +122,17 @@ class Nginx:
     async def close(self) -> None:
         """Do nothing: nginx goes on."""
 
-    async def _put(self, desired: Desired) -> None:
-        async with self._one_at_a_time:
-            await self._place(desired)
-
     async def _runs(self, texts: Texts) -> bool:
         return self._files.holds(texts) and await process.generation(self._settings) == texts.generation
 
-    def _wanted(self, desired: Desired) -> tuple[Texts, dict[str, str]]:
+    def _wanted(self, desired: Desired) -> tuple[Rendered, dict[str, str]]:
         """Return the files for `desired`, without what nginx refused before, and by name what was left out and why."""
-        texts, _, failed = self._rendered(desired)
-        return texts, failed
-
-    def _rendered(self, desired: Desired) -> tuple[Texts, Rendered, dict[str, str]]:
         desired, failed = self._servable(desired)
         rendered = render(desired, self._settings)
         left_out = {subject for subject, (text, _) in self._refused.items() if rendered.of(subject) == text}
         for subject in left_out:
             failed |= dict.fromkeys(subject.harms, self._refused[subject][1])
-        kept = rendered.without(left_out)
-        return kept.texts(), kept, failed
+        return rendered.without(left_out), failed
 
     def _servable(self, desired: Desired) -> tuple[Desired, dict[str, str]]:
         """Leave out ports that another program has, and certificates that nginx refused."""
@@ -158,13 +152,15 @@ class Nginx:
         for host in desired.hosts:
             file, why = self._refused_hosts.get(host.name, ("", ""))
             if host.certificate and certificate_file(host.certificate) == file:
-                failed[f"host {host.name}"] = why
+                failed[f"host {host.name or '(any)'}"] = why
                 hosts.append(replace(host, certificate=None))
             else:
                 hosts.append(host)
         return replace(desired, tcp_routes=tuple(routes), hosts=tuple(hosts)), failed
 
-    async def _place(self, desired: Desired) -> tuple[Texts, dict[str, str]]:
+    async def _place(
+        self, desired: Desired, rendered: Rendered, failed: dict[str, str]
+    ) -> tuple[Texts, dict[str, str]]:
         """Put the files for `desired` in place, without what nginx refuses. Raises BalancerError if that is all."""
         if not self._files.included(self._settings.http):
             raise BalancerError(
@@ -173,13 +169,14 @@ class Nginx:
                 f"put `include {self._settings.http};` into its http {{}}",
             )
         while True:
-            texts, rendered, failed = await asyncio.to_thread(self._rendered, desired)
+            texts = rendered.texts()
             refusal = None if self._files.holds(texts) else await self._files.refusal(texts)
             if refusal is None:
                 await asyncio.to_thread(self._files.write, texts)
                 return texts, failed
             if not self._blame(refusal, desired, rendered, texts):
                 raise BalancerError("nginx refuses the configuration; the one before it stays", refusal.message)
+            rendered, failed = await asyncio.to_thread(self._wanted, desired)
 
     def _blame(self, refusal: Refusal, desired: Desired, rendered: Rendered, texts: Texts) -> bool:
         """Note what is to be left out because of a refusal; return whether anything was found."""

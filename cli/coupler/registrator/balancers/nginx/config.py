@@ -1,7 +1,7 @@
 """Desired state → our two files for nginx, one inside its `http {}` and one inside its `stream {}`. Pure, byte-stable.
 
 Both are ours as a whole: that is the owner mark, and nothing else is ever written. One server takes plain requests of
-all hosts, looks up the backend (see `routes`) and rewrites the request to that backend's location. Each host with a
+all hosts, looks up the backend (see `routes`) and rewrites the request to the location that serves it. Each host with a
 certificate has a server of its own for TLS, with the locations that its requests can come to.
 """
 
@@ -129,14 +129,15 @@ def impossible(desired: Desired) -> dict[str, str]:
 
 def render(desired: Desired, settings: NginxSettings) -> Rendered:
     """Return our files for `desired`."""
-    routes = [route for route in desired.routes if routing.impossible(route) is None]
     backends = [backend for backend in desired.backends.values() if backend.mode is Mode.HTTP]
+    targets = {backend.id: upstreams.target(backend) for backend in backends}
+    routes = [r for r in desired.routes if r.backend in targets and routing.impossible(r) is None]
     http = lines(f"server {{ listen {settings.status}; access_log off; return 200 {_GENERATION}; }}")
     if settings.http_binds or settings.https_binds:
         http += _common(settings)
         for backend in backends:
             http += upstreams.upstreams(backend)
-        http += routing.routing(routes)
+        http += routing.routing(routes, targets)
         http += _host_maps(desired.hosts, settings)
         http += _servers(desired.hosts, routes, backends, settings)
     certificates = [host.certificate for host in desired.hosts if host.certificate] if settings.https_binds else []
@@ -283,6 +284,7 @@ def _server(head: Sequence[str], locations: Iterable[Sequence[Line]], settings: 
         "location = / { return 404; }",  # no route
         "location / { return 503; }",  # a route to a backend that could not be served
     )
+    body += upstreams.shared_location(routing.TARGET)
     for location in locations:
         body += location
     return block("server", body)

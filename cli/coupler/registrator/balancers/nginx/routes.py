@@ -1,4 +1,4 @@
-"""Routes → maps of nginx that lead a request to the name of its backend, in the order of `routing`. Pure.
+"""Routes → maps of nginx that lead a request to what serves its backend, in the order of `routing`. Pure.
 
 One chain of maps serves all hosts and paths: a lookup by hash for every kind of host and every number of segments that
 routes have, however many routes there are, and whatever no route of one lookup takes falls to the next. Servers and
@@ -14,21 +14,22 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from coupler.registrator.balancers.nginx.text import Line, Subject, block, lines, literal, name_of, quoted, regex
+from coupler.registrator.balancers.nginx.text import Line, Subject, block, lines, literal, quoted, regex
 from coupler.registrator.routing import ANY_HOST, EXACT_HOST, WILDCARD_HOST, host_kind, order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from coupler.registrator.model import Route
 
 TARGET = "$coupler_route0"
-"""The variable that has the name of the backend in nginx; empty where no route takes the request."""
+"""The variable that says where a request goes; empty where no route takes it."""
 
 MAX_SEGMENTS = 24
 """nginx follows a hundred variables into each other, and no more."""
 
 _HOSTS = {EXACT_HOST: "$host", WILDCARD_HOST: "$coupler_wild", ANY_HOST: "*"}
+_LONGEST_HASHED = 400  # bytes; a longer word would not fit into a bucket, and nginx would take none of the map
 _AGREES = r"~^(\S*) \1 +(\S+)"
 
 
@@ -42,8 +43,8 @@ def impossible(route: Route) -> str | None:
     return None
 
 
-def routing(routes: Iterable[Route]) -> list[Line]:
-    """Return the maps; `TARGET` is what they come to."""
+def routing(routes: Iterable[Route], targets: Mapping[str, str]) -> list[Line]:
+    """Return the maps; `TARGET` is what they come to: by the id of its backend, one of `targets`."""
     stages: dict[tuple[int, bool, int], dict[tuple[str, str], list[Route]]] = {}
     for route in sorted(routes, key=order):
         stage = stages.setdefault((host_kind(route.host), not route.exact, -_segments(route)), {})
@@ -57,7 +58,7 @@ def routing(routes: Iterable[Route]) -> list[Line]:
         start = quoted(f"~^((?:/[^/]*){{{depth}}})(?:/|$)")
         text += lines(f"map $coupler_path $coupler_path{depth} {{ {start} $1; }}")
     for number, key in enumerate(sorted(stages)):
-        text += _stage(number, key, stages[key])
+        text += _stage(number, key, stages[key], targets)
     return text + lines(f'map "" $coupler_route{len(stages)} {{ default ""; }}')
 
 
@@ -68,7 +69,12 @@ def _segments(route: Route) -> int:
     return 0 if route.exact or route.path == "/" else route.path.count("/")
 
 
-def _stage(number: int, key: tuple[int, bool, int], chains: dict[tuple[str, str], list[Route]]) -> list[Line]:
+def _stage(
+    number: int,
+    key: tuple[int, bool, int],
+    chains: Mapping[tuple[str, str], Sequence[Route]],
+    targets: Mapping[str, str],
+) -> list[Line]:
     """Return one lookup: entries of `host + path`, each with its path and what may take the request, in order."""
     kind, of_prefixes, depth = key
     path = "$coupler_path" if not of_prefixes else f"$coupler_path{-depth}" if depth else "/"
@@ -80,13 +86,13 @@ def _stage(number: int, key: tuple[int, bool, int], chains: dict[tuple[str, str]
     for place, (match, chain) in enumerate(chains.items()):
         takers = []
         for count, route in enumerate(chain):
-            maps, taker = _taker(f"$coupler_headers{number}_{place}_{count}", route)
+            maps, taker = _taker(f"$coupler_headers{number}_{place}_{count}", route, targets[route.backend])
             text += maps
             takers.append(taker)
             if not route.headers:
                 break
         word = words[match]
-        written = quoted(word) if twice[word.lower()] == 1 else regex(word)
+        written = quoted(word) if twice[word.lower()] == 1 and len(word) <= _LONGEST_HASHED else regex(word)
         value = quoted(f"{literal(match[1])} {' '.join(takers)}")
         subject = Subject(f"route {chain[0].id}", tuple(route.backend for route in chain))
         entries += lines(f"{written} {value};", subject=subject)
@@ -95,9 +101,9 @@ def _stage(number: int, key: tuple[int, bool, int], chains: dict[tuple[str, str]
     return text + block(f"map {quoted(f'{path} {found}')} $coupler_route{number}", agrees)
 
 
-def _taker(variable: str, route: Route) -> tuple[list[Line], str]:
-    """Return the maps for a route's headers, and the word that is its backend's name if they all match, else empty."""
-    word = name_of(route.backend)
+def _taker(variable: str, route: Route, target: str) -> tuple[list[Line], str]:
+    """Return the maps for a route's headers, and the word that is its target if they all match, else empty."""
+    word = target
     maps: list[Line] = []
     subject = Subject(f"route {route.id}", (route.backend,))
     for number, (name, value) in reversed(tuple(enumerate(route.headers))):
