@@ -161,7 +161,8 @@ def load(path: Path) -> Settings:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read", str(error)) from error
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigurationError(f"{path} cannot be read", why, "name the configuration file with --config") from error
     return parse(text, str(path))
 
 

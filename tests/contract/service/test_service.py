@@ -26,6 +26,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+BEHIND = "a source is behind; what it said last still counts"
+
+
 def announce(etcd: Etcd, *apps: App) -> None:
     etcd.put("/services/shop/.service", '{"host": "shop.test"}')
     for app in apps:
@@ -133,6 +136,7 @@ def test_while_etcd_is_away_routes_stay_and_afterwards_nothing_was_missed(
         eventually(lambda: registrator.state()["sources"][0]["problem"] is not None, "nobody notices")
         load.more()
         assert registrator.get("/readyz")[0] == 200, "what is wanted is in place"
+        eventually(lambda: bool(registrator.events(BEHIND)), "nobody is told")
         registrator.kill()
         registrator.start(ready=False)
         eventually(lambda: len(registrator.events("running")) == 2, "it does not start without etcd")
