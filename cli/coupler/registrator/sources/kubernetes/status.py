@@ -1,7 +1,7 @@
 """Writes statuses and Events back to the API server: late rather than wrong, and only while we are the one to write.
 
-Wishes are level-triggered: each time all those are taken that still differ from what the server has. One that failed is
-tried again after a pause that grows; one that succeeded is looked at again only if it is still wished ten seconds later.
+Wishes are level-triggered: each time all those are taken that still differ from what the server has. One that failed
+is tried again after a pause that grows, one that succeeded only if it is still wished ten seconds later.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from coupler.registrator.sources.kubernetes import notices
 from coupler.registrator.sources.kubernetes.client import ApiError
@@ -33,13 +33,6 @@ class _Task:
     wish: Wish
     due: float = 0.0
     failures: int = 0
-
-
-class Sink(Protocol):
-    """Who takes what is to be written."""
-
-    def want(self, wishes: Iterable[Wish], complaints: Iterable[Complaint]) -> None:
-        """Take all that differs now, and all that is wrong now."""
 
 
 class Writer:
