@@ -34,8 +34,8 @@ def test_the_order_of_objects_makes_no_difference(path: Path) -> None:
         Random(seed).shuffle(items)
         for item in items:
             world.put(item["kind"], item)
-            if seed % 2:
-                world.offer(0.0)
+            if seed % 2 and "pool" not in case["settings"]:  # addresses that were given stay, once they are given
+                outcome(world, case)
         assert outcome(world, case) == case["comes to"]
 
 

@@ -454,7 +454,7 @@ class _Reading:
     def take(self, annotation: Annotation, prefix: str, given: Mapping[str, str], base: Mapping[str, str]) -> None:
         name = prefix + annotation.name
         if name in given and self.on not in annotation.on:
-            self.complaints.append(f"{name}: {given[name]!r} has no meaning on a {self.on}")
+            self.complaints.append(f"{name}: {given[name]!r} has no meaning on objects of kind {self.on}")
             return
         if name not in given and name not in base:
             return
