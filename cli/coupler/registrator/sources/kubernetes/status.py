@@ -1,7 +1,8 @@
 """Writes statuses and Events back to the API server: late rather than wrong, and only while we are the one to write.
 
-Wishes are level-triggered: each time all those are taken that still differ from what the server has. One that failed
-is tried again after a pause that grows, one that succeeded only if it is still wished ten seconds later.
+Wishes are level-triggered: each time all those are taken that still differ from what the server has. One that failed is
+tried again after a pause that grows; one that succeeded is looked at again only if it is still wished ten seconds
+later.
 """
 
 from __future__ import annotations
