@@ -94,27 +94,23 @@ class Feed:
         self._source, self._kind, self._own = source, kind, set[Key]()
         self._api = api.removeprefix("/apis/").removeprefix("/api/")
 
-    def _put(self, item: Json) -> Touch:
-        world = self._source.world
-        if self._kind in world.apis:
-            world.apis[self._kind] = self._api  # where its status is written to
-        return world.put(self._kind, item)
+    def _note_api(self) -> None:
+        if self._kind in self._source.world.apis:
+            self._source.world.apis[self._kind] = self._api  # where its status is written to
 
     def replaced(self, objects: Iterable[Json]) -> None:
         """Take a whole list."""
-        world, touch, seen = self._source.world, NOTHING, set[Key]()
-        for item in objects:
-            seen.add(key_of(item))
-            touch |= self._put(item)
-        for key in self._own - seen:
-            touch |= world.drop(self._kind, key)
-        self._own = seen
+        items = list(objects)
+        if items:
+            self._note_api()
+        touch, self._own = self._source.world.replace(self._kind, items, self._own)
         self._source.told(touch, relisted=True)
 
     def changed(self, item: Json) -> None:
         """Take an object."""
         self._own.add(key_of(item))
-        touch = self._put(item)
+        self._note_api()
+        touch = self._source.world.put(self._kind, item)
         self._source.told(touch, since=self._since(item))
 
     def deleted(self, item: Json) -> None:
