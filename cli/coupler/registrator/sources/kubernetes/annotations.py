@@ -454,7 +454,7 @@ class _Reading:
     def take(self, annotation: Annotation, prefix: str, given: Mapping[str, str], base: Mapping[str, str]) -> None:
         name = prefix + annotation.name
         if name in given and self.on not in annotation.on:
-            self.complaints.append(f"{name}: {given[name]!r} has no meaning on a {self.on}")
+            self.complaints.append(f"{name}: {given[name]!r} has no meaning on objects of kind {self.on}")
             return
         if name not in given and name not in base:
             return
@@ -485,8 +485,12 @@ class _Reading:
         table, own = (ANNOTATIONS if prefix == self.prefix else OF_ANCESTOR), name.removeprefix(prefix)
         if own in table or own in _READ_TOGETHER:
             return
-        near = difflib.get_close_matches(own, table, n=1)
-        hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known are {', '.join(table)}"
+        near = difflib.get_close_matches(own, table, n=2)
+        hint = (
+            f"; did you mean {' or '.join(prefix + other for other in near)}?"
+            if near
+            else f"; known are {', '.join(table)}"
+        )
         self.complaints.append(f"{name}: {text!r} is of no use: there is no such annotation{hint}")
 
     def forget(self, name: str) -> None:

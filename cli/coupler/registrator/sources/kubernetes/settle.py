@@ -29,7 +29,7 @@ def settle_routes(into: Translation) -> tuple[list[Route], list[TcpRoute]]:
     for claim in sorted(ordinary, key=_rank):
         match = _match(claim.route)
         winner = winners.setdefault(match, claim)
-        if winner is not claim and (winner.about, winner.route.backend) != (claim.about, claim.route.backend):
+        if winner.route.backend != claim.route.backend:
             into.complain(claim.about, _lost(claim, winner))
     _split(winners, canaries, into)
     routes = [claim.route for claim in winners.values()]
