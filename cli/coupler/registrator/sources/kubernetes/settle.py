@@ -67,7 +67,7 @@ def _lost(claim: Claim, winner: Claim) -> str:
         return f"port {claim.route.port} belongs to {winner.about}, which is older: a port has one owner"
     host, path, exact, headers = claim.route.match
     what = f"{host or 'any host'}{path}{' (exact)' if exact else ''}{f' with {dict(headers)}' if headers else ''}"
-    return f"{what} belongs to {winner.about}, which is older or has a higher priority"
+    return f"{what} belongs to {winner.about}: the higher priority, the older object, then the smaller name has it"
 
 
 def _split(winners: dict[object, Claim], canaries: Sequence[Claim], into: Translation) -> None:
