@@ -12,9 +12,12 @@ from coupler.registrator.balancers.haproxy.config import Settings as HAProxyShap
 from coupler.registrator.balancers.haproxy.files import Files
 from coupler.registrator.balancers.haproxy.reload import MasterReload, SpawnReload
 from coupler.registrator.balancers.haproxy.socket import RuntimeSocket
+from coupler.registrator.balancers.vulcand.adapter import Vulcand
+from coupler.registrator.balancers.vulcand.keys import KeysV2, KeysV3
 from coupler.registrator.etcd.endpoints import Access
 from coupler.registrator.etcd.v2 import EtcdV2
 from coupler.registrator.etcd.v3 import EtcdV3
+from coupler.registrator.leader import ElectionV2, ElectionV3
 from coupler.registrator.model import Desired
 from coupler.registrator.sources.announcements import Announcements
 from coupler.registrator.sources.kubernetes import access
@@ -29,13 +32,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coupler.registrator.balancers import Balancer
-    from coupler.registrator.etcd import Store
     from coupler.registrator.settings import (
         AnnouncementsSettings,
         EtcdSettings,
         HAProxySettings,
         KubernetesSettings,
         Settings,
+        VulcandSettings,
     )
     from coupler.registrator.sources import Source
     from coupler.registrator.sources.kubernetes.access import Access as KubernetesAccess
@@ -76,6 +79,8 @@ def wire(settings: Settings) -> Wired:
     wired.sources.sort(key=lambda source: settings.precedence.index(source.name))
     if settings.balancers.haproxy:
         wired.balancers.append(_haproxy(settings.balancers.haproxy))
+    if settings.balancers.vulcand:
+        _vulcand(wired, settings.balancers.vulcand)
     return wired
 
 
@@ -111,7 +116,7 @@ def _announcements(wired: Wired, settings: AnnouncementsSettings) -> None:
     wired.closing.append(store.close)
 
 
-def _etcd(settings: EtcdSettings) -> Store:
+def _etcd(settings: EtcdSettings) -> EtcdV2 | EtcdV3:
     password = _secret(settings.password_file) if settings.password_file else None
     access = Access(
         settings.endpoints, settings.ca, settings.certificate, settings.key, user=settings.user, password=password
@@ -145,3 +150,21 @@ def _haproxy(settings: HAProxySettings) -> Moved:
         reload_interval=settings.reload_interval,
     )
     return Moved(balancer, lambda: balancer.prepare(Desired()))
+
+
+def _vulcand(wired: Wired, settings: VulcandSettings) -> None:
+    store = _etcd(settings.etcd)
+    keys: KeysV2 | KeysV3
+    election: ElectionV2 | ElectionV3
+    if isinstance(store, EtcdV3):
+        keys, election = KeysV3(store, settings.prefix), ElectionV3(store, settings.election)
+    else:
+        keys, election = KeysV2(store, settings.prefix), ElectionV2(store, settings.election)
+    balancer = Vulcand(keys, settings.prefix, fence=lambda: election.fence, probe=settings.probe)
+    wired.balancers.append(Moved(balancer, _nothing, lambda: election.leads))
+    wired.elections.append(lambda look: election.run(lambda _: look()))
+    wired.closing.append(store.close)
+
+
+async def _nothing() -> None:
+    """Prepare nothing: etcd has a place for our keys."""
