@@ -78,10 +78,14 @@ def _asking(verbs: Any, name: str, what: str) -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from coupler.registrator import log
-    from coupler.registrator.service import Service
-
     settings = _settings(arguments)
+    try:
+        from coupler.registrator import log
+        from coupler.registrator.service import Service
+    except ImportError as error:
+        raise UsageError(
+            "what the service needs is not installed", str(error), "pip install 'coupler[registrator]'"
+        ) from error
     log.start(arguments.log_level)
     if not arguments.dry_run:
         asyncio.run(_served(Service, settings))
@@ -97,7 +101,7 @@ async def _served(service: Any, settings: Settings) -> None:
 
 
 async def _planned(service: Any, settings: Settings, seconds: float) -> dict[str, list[str]]:
-    planned: dict[str, list[str]] = await service(settings).plan(seconds)
+    planned: dict[str, list[str]] = await service(settings, dry_run=True).plan(seconds)
     return planned
 
 
@@ -106,7 +110,12 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         if arguments.config or not (arguments.pods and arguments.etcd):
             raise UsageError("--pods and --etcd belong together", next_step="give both, or a file with --config")
         kubernetes = KubernetesSettings(
-            server=arguments.pods, pods=arguments.selector, services=False, ingress=False, write_status=False
+            server=arguments.pods,
+            pods=arguments.selector,
+            services=False,
+            ingress=False,
+            gateway=False,
+            write_status=False,
         )
         vulcand = VulcandSettings(EtcdSettings(tuple(arguments.etcd), arguments.etcd_api))
         settings = Settings(SourcesSettings(kubernetes), BalancersSettings(vulcand=vulcand), precedence=("kubernetes",))

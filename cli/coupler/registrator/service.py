@@ -34,11 +34,11 @@ class NotSyncedError(CouplerError):
 class Service:
     """Everything that one registrator does, made of its settings."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, dry_run: bool = False) -> None:
         self._settings = settings
         self._metrics = Metrics()
         self._drains = Drains(settings.state / "drains.json" if settings.state else None)
-        self._wired: Wired = wire(settings)
+        self._wired: Wired = wire(settings, dry_run=dry_run)
         self._intake = Intake(self._wired.sources, self._tell, self._drains)
         self._movers = [
             Mover(

@@ -12,6 +12,8 @@ from coupler.registrator.balancers.haproxy.config import Settings as HAProxyShap
 from coupler.registrator.balancers.haproxy.files import Files
 from coupler.registrator.balancers.haproxy.reload import MasterReload, SpawnReload
 from coupler.registrator.balancers.haproxy.socket import RuntimeSocket
+from coupler.registrator.balancers.nginx.adapter import Nginx
+from coupler.registrator.balancers.nginx.config import NginxSettings as NginxPlaces
 from coupler.registrator.balancers.vulcand.adapter import Vulcand
 from coupler.registrator.balancers.vulcand.keys import KeysV2, KeysV3
 from coupler.registrator.etcd.endpoints import Access
@@ -23,20 +25,22 @@ from coupler.registrator.sources.announcements import Announcements
 from coupler.registrator.sources.kubernetes import access
 from coupler.registrator.sources.kubernetes.client import ApiClient
 from coupler.registrator.sources.kubernetes.credentials import Credentials
-from coupler.registrator.sources.kubernetes.scope import Scope
+from coupler.registrator.sources.kubernetes.settings import KubernetesSettings as Scope
 from coupler.registrator.sources.kubernetes.source import Kubernetes
-from coupler.registrator.sources.kubernetes.status import StatusWriter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from coupler.registrator.balancers import Balancer
+    from coupler.registrator.balancers.vulcand.keys import Keys
+    from coupler.registrator.etcd import Store
     from coupler.registrator.settings import (
         AnnouncementsSettings,
         EtcdSettings,
         HAProxySettings,
         KubernetesSettings,
+        NginxSettings,
         Settings,
         VulcandSettings,
     )
@@ -68,37 +72,42 @@ class Wired:
             await close()
 
 
-def wire(settings: Settings) -> Wired:
-    """Return what `settings` name, sources in the order of precedence. Raises ConfigurationError."""
+def wire(settings: Settings, *, dry_run: bool = False) -> Wired:
+    """Return what `settings` name, sources in the order of precedence. Raises ConfigurationError.
+
+    With `dry_run` the sources write nothing back to where they come from.
+    """
     wired = Wired()
     sources = settings.sources
     if sources.kubernetes:
-        _kubernetes(wired, sources.kubernetes)
+        _kubernetes(wired, sources.kubernetes, dry_run=dry_run)
     if sources.announcements:
         _announcements(wired, sources.announcements)
     wired.sources.sort(key=lambda source: settings.precedence.index(source.name))
     if settings.balancers.haproxy:
         wired.balancers.append(_haproxy(settings.balancers.haproxy))
+    if settings.balancers.nginx:
+        wired.balancers.append(_nginx(settings.balancers.nginx))
     if settings.balancers.vulcand:
         _vulcand(wired, settings.balancers.vulcand)
     return wired
 
 
-def _kubernetes(wired: Wired, settings: KubernetesSettings) -> None:
+def _kubernetes(wired: Wired, settings: KubernetesSettings, *, dry_run: bool) -> None:
     client = ApiClient(Credentials(_access(settings)))
     scope = Scope(
         pods=settings.pods,
         namespaces=settings.namespaces,
         services=settings.services,
         ingress=settings.ingress,
+        gateway=settings.gateway,
         load_balancer=bool(settings.load_balancer),
         prefix=settings.annotations,
         ingress_class=settings.ingress_class,
         pool=settings.load_balancer,
         published=settings.published,
     )
-    status = StatusWriter(client) if settings.write_status else None
-    wired.sources.append(Kubernetes(client, scope, status))
+    wired.sources.append(Kubernetes(scope, client, dry_run=dry_run or not settings.write_status))
     wired.closing.append(client.close)
 
 
@@ -111,12 +120,12 @@ def _access(settings: KubernetesSettings) -> Callable[[], KubernetesAccess]:
 
 
 def _announcements(wired: Wired, settings: AnnouncementsSettings) -> None:
-    store = _etcd(settings.etcd)
+    store: Store = _etcd(settings.etcd)
     wired.sources.append(Announcements(store, settings.prefix, settings.domain, grace=settings.grace))
     wired.closing.append(store.close)
 
 
-def _etcd(settings: EtcdSettings) -> EtcdV2 | EtcdV3:
+def _etcd(settings: EtcdSettings) -> EtcdV3 | EtcdV2:
     password = _secret(settings.password_file) if settings.password_file else None
     access = Access(
         settings.endpoints, settings.ca, settings.certificate, settings.key, user=settings.user, password=password
@@ -152,19 +161,37 @@ def _haproxy(settings: HAProxySettings) -> Moved:
     return Moved(balancer, lambda: balancer.prepare(Desired()))
 
 
+def _nginx(settings: NginxSettings) -> Moved:
+    balancer = Nginx(
+        NginxPlaces(
+            settings.folder,
+            settings.main,
+            settings.pid_file,
+            settings.http,
+            settings.https,
+            settings.tcp_address,
+            settings.program,
+            settings.status,
+            settings.accept_proxy,
+            settings.hash_sizes,
+        )
+    )
+    return Moved(balancer, lambda: balancer.prepare(Desired()))
+
+
 def _vulcand(wired: Wired, settings: VulcandSettings) -> None:
-    store = _etcd(settings.etcd)
-    keys: KeysV2 | KeysV3
-    election: ElectionV2 | ElectionV3
-    if isinstance(store, EtcdV3):
-        keys, election = KeysV3(store, settings.prefix), ElectionV3(store, settings.election)
+    etcd = _etcd(settings.etcd)
+    election: ElectionV3 | ElectionV2
+    keys: Keys
+    if isinstance(etcd, EtcdV3):
+        election, keys = ElectionV3(etcd, settings.election), KeysV3(etcd, settings.prefix)
     else:
-        keys, election = KeysV2(store, settings.prefix), ElectionV2(store, settings.election)
+        election, keys = ElectionV2(etcd, settings.election), KeysV2(etcd, settings.prefix)
     balancer = Vulcand(keys, settings.prefix, fence=lambda: election.fence, probe=settings.probe)
     wired.balancers.append(Moved(balancer, _nothing, lambda: election.leads))
     wired.elections.append(lambda look: election.run(lambda _: look()))
-    wired.closing.append(store.close)
+    wired.closing += [election.resign, etcd.close]
 
 
 async def _nothing() -> None:
-    """Prepare nothing: etcd has a place for our keys."""
+    """Prepare what needs no preparation."""

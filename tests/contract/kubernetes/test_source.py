@@ -19,9 +19,8 @@ from coupler.registrator.sources import Change, SourceError
 from coupler.registrator.sources.kubernetes.access import plain
 from coupler.registrator.sources.kubernetes.client import ApiClient
 from coupler.registrator.sources.kubernetes.credentials import Credentials
-from coupler.registrator.sources.kubernetes.scope import Scope
+from coupler.registrator.sources.kubernetes.settings import KubernetesSettings
 from coupler.registrator.sources.kubernetes.source import Kubernetes
-from coupler.registrator.sources.kubernetes.status import StatusWriter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,10 +35,10 @@ SHOP = (
 class Site:
     """A source at work on the stand-in."""
 
-    def __init__(self, api: KubeApi, scope: Scope) -> None:
+    def __init__(self, api: KubeApi, scope: KubernetesSettings) -> None:
         self.api = api
         self.client = ApiClient(Credentials(lambda: plain(api.url)))
-        self.source = Kubernetes(self.client, scope, StatusWriter(self.client), **QUICK)
+        self.source = Kubernetes(scope, self.client, tunables=QUICK)
         self.changes: list[Change] = []
 
     @property
@@ -66,7 +65,7 @@ async def following(*objects: Any, personality: str = "1.32", **scope: Any) -> A
     async with KubeApi(PERSONALITIES[personality], bookmark_seconds=0.1) as api:
         for item in objects:
             api.put(item)
-        site = Site(api, Scope(**scope))
+        site = Site(api, KubernetesSettings(**scope))
         task = asyncio.create_task(site.source.run(site.changes.append))
         try:
             await until(lambda: site.source.synced, "it never syncs")
@@ -162,9 +161,9 @@ def test_a_certificate_is_read_of_its_secret_and_a_bad_one_leaves_the_last_good(
             site.api.put(bad)
             await site.sees(lambda: bool(site.offer.problems))
             assert site.offer.hosts == (Host("shop.test", later),)
-            assert "Secret shop/shop-tls: a certificate cannot be used" in site.offer.problems[0].message
+            assert "cannot be used: key values mismatch" in site.offer.problems[0].message
             await until(lambda: bool(site.events()), "no Event says so")
-            assert "the certificate before it stays in use" in site.events()[0]
+            assert "the certificate that it had is still in use" in site.events()[0]
 
     run(scenario)
 
@@ -321,7 +320,7 @@ def test_any_order_of_events_comes_to_what_a_fresh_list_comes_to(seed: int) -> N
                     site.api.put(item)
                 if chance.random() < 0.3:
                     await asyncio.sleep(chance.random() * 0.01)
-            fresh = Site(site.api, Scope(pods=""))
+            fresh = Site(site.api, KubernetesSettings(pods=""))
             task = asyncio.create_task(fresh.source.run(fresh.changes.append))
             await until(lambda: fresh.source.synced, "it never syncs")
 

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from coupler.registrator.sources.kubernetes.objects import Json, Kept, Key
-    from coupler.registrator.sources.kubernetes.scope import Scope
     from coupler.registrator.sources.kubernetes.services import Service
+    from coupler.registrator.sources.kubernetes.settings import KubernetesSettings
 
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 DEFAULT_ANNOTATION = "ingressclass.kubernetes.io/is-default-class"
 _PATH_TYPES = {"Exact": True, "Prefix": False, "ImplementationSpecific": False}
 
 
-def classes(objects: Iterable[Kept], settings: Scope) -> tuple[frozenset[str], bool]:
+def classes(objects: Iterable[Kept], settings: KubernetesSettings) -> tuple[frozenset[str], bool]:
     """Return the names of the classes that are ours, and whether an Ingress without class is ours."""
     ours = [entry for entry in objects if entry.spec.get("controller") == settings.controller]
     default = any(dict(entry.annotations).get(DEFAULT_ANNOTATION) == "true" for entry in ours)
@@ -45,7 +45,7 @@ def translate(
     ingresses: Iterable[Kept],
     ingress_classes: Iterable[Kept],
     services: Mapping[Key, Service],
-    settings: Scope,
+    settings: KubernetesSettings,
     into: Translation,
 ) -> None:
     """Add what all Ingresses that are ours ask for."""
@@ -58,7 +58,9 @@ def translate(
 class _Ingress:
     """One Ingress while it is translated."""
 
-    def __init__(self, ingress: Kept, services: Mapping[Key, Service], settings: Scope, into: Translation) -> None:
+    def __init__(
+        self, ingress: Kept, services: Mapping[Key, Service], settings: KubernetesSettings, into: Translation
+    ) -> None:
         self.ingress, self.services, self.settings, self.into = ingress, services, settings, into
         self.about, self.created = ingress.about, ingress.created
         own = tuple(pair for pair in ingress.annotations if pair[0].startswith(settings.prefixes))

@@ -15,19 +15,19 @@ from coupler.registrator.sources.kubernetes.annotations import SERVICE, read
 from coupler.registrator.sources.kubernetes.announced import for_tcp
 from coupler.registrator.sources.kubernetes.objects import Wish
 from coupler.registrator.sources.kubernetes.plan import OF_SERVICE, Group, Part, Plan, Translation
-from coupler.registrator.sources.kubernetes.scope import is_address, parse_range
+from coupler.registrator.sources.kubernetes.settings import is_address, parse_range
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from coupler.registrator.sources.kubernetes.objects import Json, Key
-    from coupler.registrator.sources.kubernetes.scope import Address, Scope
     from coupler.registrator.sources.kubernetes.services import Service
+    from coupler.registrator.sources.kubernetes.settings import Address, KubernetesSettings
 
 LOAD_BALANCER = "LoadBalancer"
 
 
-def is_ours(service: Service, settings: Scope) -> bool:
+def is_ours(service: Service, settings: KubernetesSettings) -> bool:
     """Return whether a Service asks for a load balancer, and for this one."""
     if service.type != LOAD_BALANCER:
         return False
@@ -89,17 +89,13 @@ def assign(services: Iterable[Service], pool: Pool, before: Mapping[Key, str]) -
     taken: set[str] = set()
     for wishes in (_shown_ip, lambda service: before.get(service.kept.key), _asked_ip):
         for service in ordered:
-            wish = wishes(service)
-            if service.kept.key not in given and wish and wish in pool and _canonical(wish) not in taken:
-                if (
-                    wishes is not _asked_ip
-                    and (other := _asked_ip(service)) not in {None, wish}
-                    and other
-                    and other in pool
-                ):
-                    continue  # it asks for another one now
-                given[service.kept.key] = _canonical(wish)
-                taken.add(_canonical(wish))
+            wish, asked = wishes(service), _asked_ip(service)
+            if service.kept.key in given or not wish or wish not in pool or _canonical(wish) in taken:
+                continue
+            if asked and asked != wish and asked in pool:
+                continue  # it asks for another one now
+            given[service.kept.key] = _canonical(wish)
+            taken.add(_canonical(wish))
     for service in ordered:
         if service.kept.key not in given:
             version = _VERSIONS.get(service.families[0]) if service.families else None
@@ -120,7 +116,9 @@ def _canonical(text: str) -> str:
     return str(ipaddress.ip_address(text))
 
 
-def translate(services: Mapping[Key, Service], settings: Scope, before: dict[Key, str], into: Translation) -> None:
+def translate(
+    services: Mapping[Key, Service], settings: KubernetesSettings, before: dict[Key, str], into: Translation
+) -> None:
     """Add the TCP routes of all Services of type LoadBalancer that are ours, and what their status should be.
 
     `before` are the addresses that were given so far, and is brought up to date.
@@ -150,13 +148,13 @@ def translate(services: Mapping[Key, Service], settings: Scope, before: dict[Key
             _status(service, [], into)
 
 
-def _is_from_us(service: Service, pool: Pool, settings: Scope) -> bool:
+def _is_from_us(service: Service, pool: Pool, settings: KubernetesSettings) -> bool:
     entries = shown(service.kept.status)
     published = settings.reached()
     return any(entry.get("ip", "") in pool or (not settings.pool and entry in published) for entry in entries)
 
 
-def _ports(service: Service, settings: Scope, into: Translation) -> None:
+def _ports(service: Service, settings: KubernetesSettings, into: Translation) -> None:
     about, created = service.kept.about, service.kept.created
     asked = read(service.kept.annotations, settings.prefix, SERVICE)
     for port in service.ports:

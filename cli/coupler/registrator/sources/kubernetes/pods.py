@@ -125,6 +125,7 @@ class Pods:
         self._prefix = prefix
         self._pods: dict[Key, Pod] = {}
         self._groups: dict[Group, set[Key]] = {}
+        self._leaving: set[Key] = set()
 
     def keys(self) -> set[Key]:
         """Return the names of the pods."""
@@ -147,7 +148,10 @@ class Pods:
 
     def _set(self, key: Key, pod: Pod | None) -> frozenset[Group]:
         before = self._pods.pop(key, None)
+        self._leaving.discard(key)
         if pod is not None:
+            if pod.leaving is not None:
+                self._leaving.add(key)
             self._pods[key] = pod
         if before == pod:
             return frozenset()
@@ -192,8 +196,8 @@ class Pods:
         """Return when next a pod's time to drain is over, and of which group it is."""
         ends = [
             (end, pod.owner)
-            for pod in self._pods.values()
-            if pod.leaving is not None and (end := pod.ends(self.asked(pod))) is not None and end > now
+            for pod in map(self._pods.__getitem__, self._leaving)
+            if (end := pod.ends(self.asked(pod))) is not None and end > now
         ]
         return min(ends, default=None)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SERVICE_NAME = "kubernetes.io/service-name"
 CHANGED_AT = "endpoints.kubernetes.io/last-change-trigger-time"
+_KEPT = ("loadBalancerClass", "loadBalancerIP")
 _RANK = {State.READY: 0, State.DRAIN: 1, State.DOWN: 2}
 
 
@@ -76,7 +77,7 @@ def read_service(item: Json, prefixes: tuple[str, ...]) -> Service:
     wanted: Json = {
         name: spec[name] for name in ("loadBalancerClass", "loadBalancerIP", "externalName") if name in spec
     }
-    small = Kept(kept.about, kept.created, kept.generation, kept.version, kept.annotations, (), wanted, kept.status)
+    small = Kept(kept.about, kept.created, 0, "", kept.annotations, (), wanted, kept.status)
     return Service(small, spec.get("type") or "ClusterIP", ports, tuple(spec.get("ipFamilies") or ()))
 
 

@@ -11,11 +11,11 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 CONTROLLER = "coupler.io/registrator"
-"""By this name classes of Ingress say that they are ours."""
+"""By this name classes of Ingress and Gateway say that they are ours."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class KubernetesSettings:
     """What is followed, and how what we write is signed.
 
     `pods` is a label selector ("" for all pods), None not to look at pods. `namespaces` are the only ones looked at;
@@ -23,13 +23,14 @@ class Scope:
     LoadBalancer are taken if their class is `load_balancer_class` or, with `classless`, if they have none; they get
     addresses of `pool` (networks such as 192.0.2.0/28, ranges such as 192.0.2.10-192.0.2.20, addresses), or
     `published` where it is empty. `published` are the addresses (or names) at which the balancer is reached: they
-    are written into the status of Ingresses.
+    are written into the status of Ingresses and Gateways. `http_ports` and `https_ports` are where it listens.
     """
 
     pods: str | None = None
     namespaces: tuple[str, ...] = ()
     services: bool = True
     ingress: bool = True
+    gateway: bool = True
     load_balancer: bool = True
     prefix: str = "coupler.io/"
     controller: str = CONTROLLER
@@ -38,6 +39,8 @@ class Scope:
     classless: bool = True
     pool: tuple[str, ...] = ()
     published: tuple[str, ...] = ()
+    http_ports: frozenset[int] = frozenset((80,))
+    https_ports: frozenset[int] = frozenset((443,))
 
     def __post_init__(self) -> None:
         if not self.prefix.endswith("/") or self.prefix == "/":
