@@ -24,7 +24,7 @@ def program(lab_host: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     archive = ensure_registrator(user_cache_path("coupler") / "lab")
     folder = tmp_path_factory.mktemp("program")
     subprocess.run(["tar", "-xzf", str(archive), "-C", str(folder), "--no-same-owner"], check=True)
-    return folder / "registrator" / "registrator"
+    return folder / "registrator"
 
 
 def alone(*argv: str) -> subprocess.CompletedProcess[str]:

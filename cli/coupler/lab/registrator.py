@@ -1,4 +1,4 @@
-"""The registrator as a program for machines without Python: `registrator.tar.gz`, a folder with the program in it.
+"""The registrator as a program for machines without Python: `registrator.tar.gz`, the program and its libraries.
 
 A folder, not one file: a single file is two processes, of which systemd watches the one that does nothing, and it
 unpacks itself at every start. `python -m coupler.lab.registrator FOLDER` leaves the archive in FOLDER.
@@ -62,7 +62,7 @@ def _fill(draft: Path, log: Path) -> None:
         tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
     ):
         for path in sorted((draft / "registrator").rglob("*")):
-            archive.add(path, str(path.relative_to(draft)), recursive=False, filter=_plain)
+            archive.add(path, str(path.relative_to(draft / "registrator")), recursive=False, filter=_plain)
     shutil.rmtree(draft / "registrator")
 
 
