@@ -48,9 +48,8 @@ def ensure_registrator(cache: Path, tell: Tell = lambda _: None) -> Path:
 def _recipe() -> Iterator[bytes]:
     package = Path(__file__).resolve().parents[1]
     yield from versions(*_LIBRARIES)
-    yield from (part.encode() for part in (_ENTRY, *_NOT_USED))
-    yield (package / "lab" / "building.py").read_bytes()
-    yield (package / "errors.py").read_bytes()
+    for module in ("lab/building.py", "lab/registrator.py", "errors.py"):
+        yield (package / module).read_bytes()
     yield from contents(package / "registrator", "*.py")
 
 

@@ -56,7 +56,7 @@ class LoadBalancer(Section):
     )
     kubeconfig: FilePath | None = Field(
         default=None,
-        description="Balance what this Kubernetes has, too: a kubeconfig with its keys in it, relative to cluster.yaml.",
+        description="Balance what this Kubernetes has, too: a kubeconfig with its keys in it, beside cluster.yaml.",
     )
 
 

@@ -6,6 +6,7 @@ import base64
 import io
 import shutil
 import tarfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,14 +19,17 @@ from coupler.workflows.run import access
 from coupler.workflows.workspace import write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Sequence
 
     from coupler.model import Node
     from coupler.workflows.run import Run
 
+Files = Mapping[str, tuple[bytes, int]]
+"""Content and mode of files, by path from a node's root."""
 
-def bundle(files: Mapping[str, tuple[bytes, int]]) -> bytes:
-    """Return files, content and mode by path, as a tar archive in base64: the same bytes for the same files."""
+
+def bundle(files: Files) -> bytes:
+    """Return files as a tar archive in base64: the same bytes for the same files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, (content, mode) in sorted(files.items()):
@@ -35,24 +39,24 @@ def bundle(files: Mapping[str, tuple[bytes, int]]) -> bytes:
     return base64.b64encode(buffer.getvalue())
 
 
-def install(run: Run, role: str, bundles: Mapping[Node, bytes]) -> tuple[HostOutcome, ...]:
-    """Run the playbook of a role with a bundle for each node, in a dry run with Ansible's check mode.
+def install(run: Run, role: str, nodes: Sequence[Node], files_for: Callable[[Node], Files]) -> tuple[HostOutcome, ...]:
+    """Run the playbook of a role with a bundle for each of the nodes, in a dry run with Ansible's check mode.
 
     Raises:
         CouplerError: Ansible itself failed; what fails on a node is its outcome.
     """
     folder = run.scratch / f"{role}-bundles"
-    for node, content in bundles.items():
-        write(folder / node.name, content, 0o600)
+    for node in nodes:
+        write(folder / node.name, bundle(files_for(node)), 0o600)
     outcomes: dict[str, HostOutcome] = {}
 
     def on_event(event: Event) -> None:
         outcomes[event.host] = run.record(_outcome(event, dry_run=run.dry_run))
 
-    for node in bundles:
+    for node in nodes:
         run.progress.host(HostOutcome(node.name, State.RUNNING))
     login = access(run.cluster, run.workspace)
-    hosts = tuple(Host(node.name, node.ssh_address, node.ssh_port, node.ssh_user) for node in bundles)
+    hosts = tuple(Host(node.name, node.ssh_address, node.ssh_port, node.ssh_user) for node in nodes)
     known_hosts = (login.known_hosts, *login.more_known_hosts, Path("~/.ssh/known_hosts").expanduser())
     try:
         run_playbook(

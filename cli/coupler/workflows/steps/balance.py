@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coupler.errors import ConfigurationError, HostFailedError
 from coupler.model import Role
 from coupler.render.balancer import KUBECONFIG, LISTEN, REGISTRATOR_UNIT, balancer_files
 from coupler.result import HostOutcome, State, StepOutcome
-from coupler.workflows.bundles import bundle, install
+from coupler.workflows.bundles import Files, install
 from coupler.workflows.run import Run, hosts_step, target
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coupler.model import Cluster, Node
+    from coupler.model.services import LoadBalancer
 
 DEADLINE = 60  # seconds
 _PAUSE = 0.3  # seconds between two questions to a node
@@ -28,15 +30,12 @@ def balancing(nodes: Iterable[Node]) -> tuple[Node, ...]:
     return tuple(node for node in nodes if Role.LB in node.roles)
 
 
-def bundle_of(cluster: Cluster) -> bytes:
+def files_of(cluster: Cluster, balancer: LoadBalancer) -> Files:
     """Return what every node with the role lb gets. Raises ConfigurationError where a file cannot be read."""
-    balancer = cluster.load_balancer
-    if balancer is None:
-        return bundle({})
     files = {path: (text.encode(), 0o644) for path, text in balancer_files(cluster, balancer).items()}
     if balancer.kubeconfig:
         files[KUBECONFIG] = (_read(balancer.kubeconfig), 0o600)
-    return bundle(files)
+    return files
 
 
 class Balance:
@@ -46,19 +45,19 @@ class Balance:
 
     def run(self, run: Run) -> StepOutcome:
         """Run the playbook, and wait until each registrator is ready."""
-        nodes = balancing(run.alive)
-        if not nodes:
+        nodes, balancer = balancing(run.alive), run.cluster.load_balancer
+        if not nodes or not balancer:
             return StepOutcome(self.title, State.UNCHANGED, "no node with the role lb is left")
         if run.plans_changes:
             return StepOutcome(self.title, State.PLANNED, f"would set up {_names(nodes)}")
-        shared = bundle_of(run.cluster)
-        installed = {outcome.host: outcome for outcome in install(run, "lb", dict.fromkeys(nodes, shared))}
+        files = files_of(run.cluster, balancer)
+        installed = {outcome.host: outcome for outcome in install(run, "lb", nodes, lambda _: files)}
         if run.dry_run:
             return hosts_step(self.title, tuple(installed.values()))
 
         def ask(node: Node) -> HostOutcome:
             await_ready(run, node)
-            return installed[node.name]
+            return replace(installed[node.name], text="in step")
 
         ready = {outcome.host: outcome for outcome in run.on_every_node(ask, balancing(run.alive))}
         return hosts_step(self.title, tuple((installed | ready).values()))

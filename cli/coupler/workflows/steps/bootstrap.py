@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from coupler.render import render_boot_stub
 from coupler.result import State, StepOutcome
-from coupler.workflows.bundles import bundle, install
+from coupler.workflows.bundles import Files, install
 from coupler.workflows.certificates import Store
 from coupler.workflows.run import Run, hosts_step
 
@@ -29,7 +29,12 @@ class Bootstrap:
             return StepOutcome(self.title, State.PLANNED, "would install the boot stub and secrets")
         stub = render_boot_stub(run.cluster).encode()
 
-        def files(node: Node) -> dict[str, tuple[bytes, int]]:
-            return {STUB: (stub, 0o644), **store.files_for(node)}
+        def files_for(node: Node) -> Files:
+            return node_files(node, stub, store)
 
-        return hosts_step(self.title, install(run, "bootstrap", {node: bundle(files(node)) for node in run.alive}))
+        return hosts_step(self.title, install(run, "bootstrap", run.alive, files_for))
+
+
+def node_files(node: Node, stub: bytes, store: Store) -> Files:
+    """Return what a node gets."""
+    return {STUB: (stub, 0o644), **store.files_for(node)}
