@@ -11,7 +11,7 @@ DEMO := demo
 
 # What the lab needs on a bare Debian or Ubuntu machine, and what the tests need on top.
 LAB_PACKAGES := python3-venv git openssh-client iproute2 systemd-container mmdebstrap squashfs-tools debian-archive-keyring binutils
-TEST_PACKAGES := shellcheck vagrant vagrant-libvirt libfaketime haproxy etcd-server etcd-client
+TEST_PACKAGES := shellcheck vagrant vagrant-libvirt libfaketime haproxy nginx libnginx-mod-stream etcd-server etcd-client
 VAGRANT_PACKAGES := libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system libvirt-clients qemu-system-x86 \
 	qemu-utils dnsmasq-base iptables
 
@@ -24,8 +24,10 @@ demo: $(VENV)/lab.installed
 	cd $(DEMO) && ../$(BIN)/cluster status
 	@echo "look around: cd $(DEMO) && ../$(BIN)/cluster lab ssh node-1; when you are done: ../$(BIN)/cluster lab down --forget"
 
+# What boots no machine runs side by side; machines take turns.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 3 tests/unit tests/golden tests/contract
+	$(BIN)/python -m pytest tests/e2e
 
 check: $(VENV)/dev.installed
 	$(BIN)/ruff format --check .

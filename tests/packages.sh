@@ -35,6 +35,7 @@ if [ "$services" = no ]; then
     for package in $missing; do
         case $package in
         haproxy) systemctl disable --quiet haproxy.service 2> /dev/null || true ;;
+        nginx) systemctl disable --quiet nginx.service 2> /dev/null || true ;;
         etcd-server) systemctl disable --quiet etcd.service 2> /dev/null || true ;;
         esac
     done

@@ -88,9 +88,9 @@ class KubeApi:
         self._tls = tls
         self._turn_away: list[Text] = []
         self._empty: list[str] = []
-        self._etcd, self._answers_lists = asyncio.Event(), asyncio.Event()
+        self._etcd, self._reads_lists, self._answers_lists = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._etcd.set()
-        self._answers_lists.set()
+        self.release_lists()
         self._runner: web.ServerRunner | None = None
         self._server: asyncio.Server | None = None
         for namespace in ("default", "kube-system"):
@@ -175,11 +175,12 @@ class KubeApi:
         self.cut()
         self.store.rewind(version)
 
-    def hold_lists(self) -> None:
-        """Let lists be read from the store, and not answered before `release_lists`."""
-        self._answers_lists.clear()
+    def hold_lists(self, *, unread: bool = False) -> None:
+        """Let lists be read from the store, and not answered before `release_lists`; `unread`, not even read."""
+        (self._reads_lists if unread else self._answers_lists).clear()
 
     def release_lists(self) -> None:
+        self._reads_lists.set()
         self._answers_lists.set()
 
     def too_many(self, count: int, retry_after: float = 1) -> None:
@@ -323,6 +324,7 @@ class KubeApi:
             raise Refused(500, "", why)
         if query.get("watch", "") not in _FALSE:
             return await self._watch(request, kind, namespace, selector)
+        await self._reads_lists.wait()
         answer = await self._list(query, kind, namespace, selector)
         await self._answers_lists.wait()
         return answer
@@ -340,7 +342,7 @@ class KubeApi:
         try:
             watch.begin(query.get("resourceVersion"), initial=initial)
         except Refused as refused:
-            if self.store.personality.gone == "status":
+            if self.store.says_gone(kind):
                 raise
             return await watch.fail(request, refused)
         watch.stalled = not self._etcd.is_set()

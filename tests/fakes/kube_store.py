@@ -98,7 +98,8 @@ class Personality:
     status_patch: bool = True
     sends_again: bool = False  # a watch from version N begins with the object whose version is N
     terminating_slices: bool = False
-    self_links: bool = False
+    deleted_as_it_was: bool = True  # what stops matching a selector is shown as it was when it still did
+    uncached: frozenset[str] = frozenset()  # resources that are watched in the store itself
 
 
 def _version(major: str, minor: str, git: str) -> Object:
@@ -114,7 +115,8 @@ V1_2 = Personality(
     bookmarks=False,
     status_patch=False,
     sends_again=True,
-    self_links=True,
+    deleted_as_it_was=False,
+    uncached=frozenset({"events"}),
 )
 V1_21 = Personality(_version("1", "21", "v1.21.2+k3s"))
 V1_32 = Personality(_version("1", "32", "v1.32.0"), watch_list="served", progress=True, terminating_slices=True)
@@ -146,14 +148,14 @@ class Change:
     old: Object | None
     new: Object | None
 
-    def seen(self, selector: Selector) -> tuple[str, Object] | None:
+    def seen(self, selector: Selector, *, as_it_was: bool) -> tuple[str, Object] | None:
         """Return the event of a watch with `selector`, None for none."""
         was = self.old is not None and selector.matches(self.old)
         if self.new is not None and selector.matches(self.new):
             return ("MODIFIED" if was else "ADDED"), self.new
         if was and self.old is not None:
-            metadata = self.old["metadata"] | {"resourceVersion": str(self.version)}
-            return "DELETED", self.old | {"metadata": metadata}
+            item = self.old if as_it_was or self.new is None else self.new
+            return "DELETED", item | {"metadata": item["metadata"] | {"resourceVersion": str(self.version)}}
         return None
 
 
@@ -219,13 +221,15 @@ class Store:
             raise Refused(404, "NotFound", f'namespaces "{namespace}" not found', details)
         if (namespace, name) in self.shelf(kind).objects:
             raise Refused(409, "AlreadyExists", f'{kind.qualified} "{name}" already exists', kind.details(name))
-        item = self._checked(kind, name, item)
+        _check_types(kind, item)
+        self._check(kind, name, item)
         if kind.status:
             item = {**item, "status": {"phase": "Pending"} if kind.resource == "pods" else {"loadBalancer": {}}}
         return self.write(kind, (namespace, name), item | {"metadata": metadata})
 
     def replace(self, kind: Kind, key: Key, item: Object, *, status: bool) -> Object:
         old = self.get(kind, key)
+        _check_types(kind, item)
         given = (item.get("metadata") or {}).get("resourceVersion")
         if not given and kind.resource == "leases":
             why = "metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"
@@ -277,9 +281,6 @@ class Store:
         metadata["resourceVersion"] = before.get("resourceVersion", "")
         metadata["creationTimestamp"] = before.get("creationTimestamp") or given.get("creationTimestamp") or _stamp()
         metadata |= {key: value for key, value in given.items() if key not in metadata}
-        if self.personality.self_links:
-            where = f"/namespaces/{namespace}" if namespace else ""
-            metadata["selfLink"] = f"{kind.api}{where}/{kind.resource}/{name}"
         new = {"metadata": metadata}
         new |= {key: value for key, value in item.items() if key not in {"kind", "apiVersion", "metadata"}}
         new = _as_stored(kind, new, self.personality)
@@ -324,12 +325,16 @@ class Store:
     def changes_since(self, kind: Kind, version: int) -> list[Change]:
         """Return what a watch from `version` begins with."""
         shelf = self.shelf(kind)
-        reason = "Gone" if self.personality.gone == "status" else "Expired"
+        reason = "Gone" if self.says_gone(kind) else "Expired"
         if not self.personality.watch_cache and version < self.compacted:
             raise Refused(410, reason, "The resourceVersion for the provided watch is too old.")
         if version < shelf.floor:
             raise Refused(410, reason, f"too old resource version: {version} ({shelf.floor})")
         return shelf.since(version - 1 if self.personality.sends_again else version)
+
+    def says_gone(self, kind: Kind) -> bool:
+        """Return whether a watch whose version is too old is refused with HTTP 410."""
+        return self.personality.gone == "status" and kind.resource not in self.personality.uncached
 
     def _tell(self, kind: Kind, change: Change) -> None:
         shelf = self.shelf(kind)
@@ -341,33 +346,20 @@ class Store:
         if given and given != old["metadata"]["resourceVersion"]:
             message = f'Operation cannot be fulfilled on {kind.qualified} "{key[1]}": {_MODIFIED}'
             raise Refused(409, "Conflict", message, kind.details(key[1]))
-        item = self._checked(kind, key[1], item)
+        _check_types(kind, item)
+        self._check(kind, key[1], item)
         if status:
             item = old | {"status": item.get("status", {})}
         elif kind.status:
             item = {**item, "status": old["status"]} if "status" in old else without(item, "status")
         return self.write(kind, key, item)
 
-    def _checked(self, kind: Kind, name: str, item: Object) -> Object:
-        """Return `item` if its kind takes it; of the rules of real servers, those that a registrator may run into."""
-        if item.get("kind") not in {None, kind.name}:
-            what = f'{item["kind"]} in version "{item.get("apiVersion")}" cannot be handled as a {kind.name}'
-            raise Refused(400, "BadRequest", what)
-        spec = item.get("spec") or {}
-        if kind.resource == "leases":
-            for time in ("acquireTime", "renewTime"):
-                if spec.get(time) is not None and not _MICRO_TIME.fullmatch(str(spec[time])):
-                    raise Refused(
-                        400,
-                        "BadRequest",
-                        f'Lease in version "v1" cannot be handled as a Lease: {time}: parsing time "{spec[time]}"',
-                    )
-            if spec.get("leaseDurationSeconds", 1) <= 0:
-                why = (
-                    f"spec.leaseDurationSeconds: Invalid value: {spec['leaseDurationSeconds']}: must be greater than 0"
-                )
-                raise self._invalid(kind, name, why, "spec.leaseDurationSeconds")
-        return item
+    def _check(self, kind: Kind, name: str, item: Object) -> None:
+        """Refuse what the kind does not take; of the rules of real servers, those that a registrator may run into."""
+        duration = (item.get("spec") or {}).get("leaseDurationSeconds", 1)
+        if kind.resource == "leases" and duration <= 0:
+            why = f"spec.leaseDurationSeconds: Invalid value: {duration}: must be greater than 0"
+            raise self._invalid(kind, name, why, "spec.leaseDurationSeconds")
 
     def _invalid(self, kind: Kind, name: str, why: str, place: str) -> Refused:
         cause = {"reason": "FieldValueInvalid", "message": why.split(": ", 1)[1], "field": place}
@@ -398,22 +390,34 @@ def without(item: Object, *names: str) -> Object:
 
 
 def _as_stored(kind: Kind, item: Object, personality: Personality) -> Object:
-    """Return `item` as it comes back from the store: what is empty in a slice is null there."""
+    """Return `item` as it comes back from the store: what is empty in a slice is null there, and defaults are set."""
+    if kind.resource in {"services", "ingresses"} and "status" in item:
+        return item | {"status": {"loadBalancer": {}} | (item["status"] or {})}
     if kind.resource != "endpointslices":
         return item
     dropped = set() if personality.terminating_slices else {"serving", "terminating"}
     endpoints = [
-        {
-            **endpoint,
-            "conditions": {
-                name: value
-                for name, value in (endpoint.get("conditions") or {}).items()
-                if value is not None and name not in dropped
-            },
-        }
+        endpoint | {"conditions": _present(without(endpoint.get("conditions") or {}, *dropped))}
         for endpoint in item.get("endpoints") or ()
     ]
-    return item | {"endpoints": endpoints or None, "ports": item.get("ports") or None}
+    ports = [_present({"name": "", "protocol": "TCP"} | port) for port in item.get("ports") or ()]
+    return item | {"endpoints": endpoints or None, "ports": ports or None}
+
+
+def _present(item: Object) -> Object:
+    return {key: value for key, value in item.items() if value is not None}
+
+
+def _check_types(kind: Kind, item: Object) -> None:
+    """Refuse what cannot be decoded."""
+    if item.get("kind") not in {None, kind.name}:
+        what = f'{item["kind"]} in version "{item.get("apiVersion")}" cannot be handled as a {kind.name}'
+        raise Refused(400, "BadRequest", what)
+    spec = item.get("spec") or {}
+    for key in ("acquireTime", "renewTime") if kind.resource == "leases" else ():
+        if spec.get(key) is not None and not _MICRO_TIME.fullmatch(str(spec[key])):
+            why = f'Lease in version "v1" cannot be handled as a Lease: {key}: parsing time "{spec[key]}"'
+            raise Refused(400, "BadRequest", why)
 
 
 def _check_name(kind: Kind, name: str) -> None:

@@ -32,11 +32,13 @@ class Watch:
         self._seconds = float(query.get("timeoutSeconds") or _LONGEST) * api.scale
         self._wake = asyncio.Event()
         self._start = api.store.version
+        self._told_already = 0  # a bookmark that says no more than this is not sent
         self._request: web.BaseRequest | None = None
 
     def begin(self, version: str | None, *, initial: bool) -> None:
         """Queue what the watch has to say first. Raises Refused where `version` is too old."""
         store = self.api.store
+        self._told_already = store.version if store.personality.progress else store.shelf(self.kind).last
         if version and version != "0" and not initial:
             self._start = int(version)
             for change in store.changes_since(self.kind, self._start):
@@ -52,7 +54,11 @@ class Watch:
     def told(self, change: Change) -> None:
         """Queue the event that `change` is to this watch."""
         new = change.version > self._start - self._sends_again()
-        if new and self.namespace in {"", change.key[0]} and (event := change.seen(self.selector)):
+        if (
+            new
+            and self.namespace in {"", change.key[0]}
+            and (event := change.seen(self.selector, as_it_was=self.api.store.personality.deleted_as_it_was))
+        ):
             self._say(*event)
 
     def wake(self) -> None:
@@ -103,7 +109,7 @@ class Watch:
     def _mark(self) -> None:
         store = self.api.store
         version = store.version if store.personality.progress else store.shelf(self.kind).last
-        if self._bookmarks and version > self._start:
+        if self._bookmarks and version > max(self._start, self._told_already):
             self._bookmark(version)
 
     def _bookmark(self, version: int, **more: Any) -> None:

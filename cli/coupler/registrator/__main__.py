@@ -78,10 +78,14 @@ def _asking(verbs: Any, name: str, what: str) -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from coupler.registrator import log
-    from coupler.registrator.service import Service
-
     settings = _settings(arguments)
+    try:
+        from coupler.registrator import log
+        from coupler.registrator.service import Service
+    except ImportError as error:
+        raise UsageError(
+            "what the service needs is not installed", str(error), "pip install 'coupler[registrator]'"
+        ) from error
     log.start(arguments.log_level)
     if not arguments.dry_run:
         asyncio.run(_served(Service, settings))

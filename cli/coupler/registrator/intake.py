@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from coupler.registrator.sources import Source
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
+_REPORT_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -98,6 +99,7 @@ class Intake:
             async with asyncio.TaskGroup() as group:
                 for entry in self._entries:
                     group.create_task(self._follow(entry), name=f"source {entry.source.name}")
+                    group.create_task(_report(entry.source), name=f"report {entry.source.name}")
         finally:
             for task in self._confirmations:
                 task.cancel()
@@ -163,6 +165,22 @@ class Intake:
                 pause = min(2 * pause, _LONGEST_PAUSE)
         entry.held, entry.confirming, entry.confirmed = None, False, True
         self._take(entry, entry.source.offer(), Change())
+
+
+async def _report(source: Source) -> None:
+    """Log when a source falls behind, and when it is up to date again."""
+    known: str | None = None
+    while True:
+        await asyncio.sleep(_REPORT_SECONDS)
+        if (source.problem is None) == (known is None):
+            continue
+        known = source.problem
+        if known is None:
+            _log.info("a source is up to date again", extra={"source": source.name})
+        else:
+            _log.warning(
+                "a source is behind; what it said last still counts", extra={"source": source.name, "why": known}
+            )
 
 
 def lost(before: Offer, after: Offer) -> str | None:

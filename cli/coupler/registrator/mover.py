@@ -107,7 +107,7 @@ class Mover:
     @property
     def in_step(self) -> bool:
         """Whether the balancer has the desired state, as far as is known."""
-        return self.record.stepped and not (self._moving or self._everything or self._dirty)
+        return self.record.stepped and self._removed and not (self._moving or self._everything or self._dirty)
 
     async def run(self) -> None:
         """Move the balancer, for ever."""
@@ -235,6 +235,7 @@ class Mover:
             await asyncio.sleep(self._pace.audit)
             if self._everything or self.record.error is not None or not self.leads:
                 continue
+            await self._write()  # or the files would be found to have drifted
             try:
                 drifted = await self.balancer.drift(self._desired)
             except BalancerError:
@@ -252,17 +253,22 @@ class Mover:
         while True:
             await asyncio.sleep(self._pace.persist_after / 2)
             now = time.monotonic()
-            if self._unwritten is None or not self._removed or not self.leads:
+            if self._unwritten is None or not self.leads:
                 continue
             if now - self._changed_at < self._pace.persist_after and now - self._unwritten < self._pace.persist_at_most:
                 continue
-            self._unwritten = None
-            try:
-                await self.balancer.persist(self._desired)
-            except BalancerError as error:
-                self._unwritten = now
-                self.record.error = f"{error.what}: {error.why}" if error.why else error.what
-                _log.error("what the balancer has is not written down", extra=self._about(error))
+            await self._write()
+
+    async def _write(self) -> None:
+        if self._unwritten is None or not self._removed:
+            return
+        self._unwritten = None
+        try:
+            await self.balancer.persist(self._desired)
+        except BalancerError as error:
+            self._unwritten = time.monotonic()
+            self.record.error = f"{error.what}: {error.why}" if error.why else error.what
+            _log.error("what the balancer has is not written down", extra=self._about(error))
 
     def _about(self, error: BalancerError) -> dict[str, object]:
         return {"balancer": self.balancer.name, "what": error.what, "why": error.why, "next": error.next_step}

@@ -100,7 +100,11 @@ class HAProxySettings:
 
 @dataclass(frozen=True, slots=True)
 class NginxSettings:
-    """An nginx on this machine. `main` is your own nginx.conf, which includes our files in `folder`."""
+    """An nginx on this machine. `main` is your own nginx.conf, which includes our files in `folder`.
+
+    `status` is an address of loopback on which nginx says which generation of our files it runs. `hash_sizes`: our file
+    sets the sizes of nginx's hashes; false where your own does.
+    """
 
     folder: Path = Path("/etc/nginx/coupler")
     main: Path = Path("/etc/nginx/nginx.conf")
@@ -110,6 +114,8 @@ class NginxSettings:
     https: tuple[str, ...] = ()
     tcp_address: str = "*"
     accept_proxy: bool = False
+    status: str = "127.0.0.1:10299"
+    hash_sizes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +161,8 @@ def load(path: Path) -> Settings:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read", str(error)) from error
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigurationError(f"{path} cannot be read", why, "name the configuration file with --config") from error
     return parse(text, str(path))
 
 

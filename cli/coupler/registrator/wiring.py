@@ -12,9 +12,14 @@ from coupler.registrator.balancers.haproxy.config import Settings as HAProxyShap
 from coupler.registrator.balancers.haproxy.files import Files
 from coupler.registrator.balancers.haproxy.reload import MasterReload, SpawnReload
 from coupler.registrator.balancers.haproxy.socket import RuntimeSocket
+from coupler.registrator.balancers.nginx.adapter import Nginx
+from coupler.registrator.balancers.nginx.config import NginxSettings as NginxPlaces
+from coupler.registrator.balancers.vulcand.adapter import Vulcand
+from coupler.registrator.balancers.vulcand.keys import KeysV2, KeysV3
 from coupler.registrator.etcd.endpoints import Access
 from coupler.registrator.etcd.v2 import EtcdV2
 from coupler.registrator.etcd.v3 import EtcdV3
+from coupler.registrator.leader import ElectionV2, ElectionV3
 from coupler.registrator.model import Desired
 from coupler.registrator.sources.announcements import Announcements
 from coupler.registrator.sources.kubernetes import access
@@ -28,13 +33,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coupler.registrator.balancers import Balancer
+    from coupler.registrator.balancers.vulcand.keys import Keys
     from coupler.registrator.etcd import Store
     from coupler.registrator.settings import (
         AnnouncementsSettings,
         EtcdSettings,
         HAProxySettings,
         KubernetesSettings,
+        NginxSettings,
         Settings,
+        VulcandSettings,
     )
     from coupler.registrator.sources import Source
     from coupler.registrator.sources.kubernetes.access import Access as KubernetesAccess
@@ -78,6 +86,10 @@ def wire(settings: Settings, *, dry_run: bool = False) -> Wired:
     wired.sources.sort(key=lambda source: settings.precedence.index(source.name))
     if settings.balancers.haproxy:
         wired.balancers.append(_haproxy(settings.balancers.haproxy))
+    if settings.balancers.nginx:
+        wired.balancers.append(_nginx(settings.balancers.nginx))
+    if settings.balancers.vulcand:
+        _vulcand(wired, settings.balancers.vulcand)
     return wired
 
 
@@ -108,12 +120,12 @@ def _access(settings: KubernetesSettings) -> Callable[[], KubernetesAccess]:
 
 
 def _announcements(wired: Wired, settings: AnnouncementsSettings) -> None:
-    store = _etcd(settings.etcd)
+    store: Store = _etcd(settings.etcd)
     wired.sources.append(Announcements(store, settings.prefix, settings.domain, grace=settings.grace))
     wired.closing.append(store.close)
 
 
-def _etcd(settings: EtcdSettings) -> Store:
+def _etcd(settings: EtcdSettings) -> EtcdV3 | EtcdV2:
     password = _secret(settings.password_file) if settings.password_file else None
     access = Access(
         settings.endpoints, settings.ca, settings.certificate, settings.key, user=settings.user, password=password
@@ -147,3 +159,39 @@ def _haproxy(settings: HAProxySettings) -> Moved:
         reload_interval=settings.reload_interval,
     )
     return Moved(balancer, lambda: balancer.prepare(Desired()))
+
+
+def _nginx(settings: NginxSettings) -> Moved:
+    balancer = Nginx(
+        NginxPlaces(
+            settings.folder,
+            settings.main,
+            settings.pid_file,
+            settings.http,
+            settings.https,
+            settings.tcp_address,
+            settings.program,
+            settings.status,
+            settings.accept_proxy,
+            settings.hash_sizes,
+        )
+    )
+    return Moved(balancer, lambda: balancer.prepare(Desired()))
+
+
+def _vulcand(wired: Wired, settings: VulcandSettings) -> None:
+    etcd = _etcd(settings.etcd)
+    election: ElectionV3 | ElectionV2
+    keys: Keys
+    if isinstance(etcd, EtcdV3):
+        election, keys = ElectionV3(etcd, settings.election), KeysV3(etcd, settings.prefix)
+    else:
+        election, keys = ElectionV2(etcd, settings.election), KeysV2(etcd, settings.prefix)
+    balancer = Vulcand(keys, settings.prefix, fence=lambda: election.fence, probe=settings.probe)
+    wired.balancers.append(Moved(balancer, _nothing, lambda: election.leads))
+    wired.elections.append(lambda look: election.run(lambda _: look()))
+    wired.closing += [election.resign, etcd.close]
+
+
+async def _nothing() -> None:
+    """Prepare what needs no preparation."""

@@ -43,7 +43,7 @@ async def following(store: Store, prefix: str, revision: int) -> AsyncIterator[F
 
     async def follow() -> None:
         try:
-            async with contextlib.aclosing(store.watch(prefix, revision)) as batches:  # type: ignore[type-var]
+            async with contextlib.aclosing(store.watch(prefix, revision)) as batches:
                 async for batch in batches:
                     seen.batches.append(batch)
         except Exception as error:  # noqa: BLE001 - the test looks at it

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.contract.haproxy.moving import apply, site
 from tests.contract.traffic import App, Load, eventually, free_port
 
 from coupler.registrator.balancers import BalancerError
 from coupler.registrator.balancers.haproxy.config import backend_name
 from coupler.registrator.merge import merge
-from coupler.registrator.model import Backend, Desired, Endpoint, Mode, Offer, Policy, Route, State, TcpRoute
+from coupler.registrator.model import Backend, Desired, Endpoint, Mode, Offer, Route, State, TcpRoute
 from coupler.registrator.routing import explain
 
 if TYPE_CHECKING:
@@ -20,16 +21,8 @@ if TYPE_CHECKING:
 
     from tests.contract.haproxy.world import Balancer
 
-    from coupler.registrator.balancers import Applied
-    from coupler.registrator.balancers.haproxy.adapter import HAProxy
 
 pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
-
-
-def site(*apps: App, **settings: Any) -> Desired:
-    endpoints = tuple(Endpoint(app.app_name, "127.0.0.1", app.port) for app in apps)
-    backend = Backend("shop", endpoints, policy=Policy(**settings))
-    return merge([("test", Offer((backend,), (Route("shop", "shop", "shop.test"),)))])
 
 
 def drained(desired: Desired, uid: str, state: State) -> Desired:
@@ -38,26 +31,6 @@ def drained(desired: Desired, uid: str, state: State) -> Desired:
         Endpoint(e.uid, e.address, e.port, state if e.uid == uid else e.state, e.weight) for e in backend.endpoints
     )
     return merge([("test", Offer((Backend("shop", endpoints),), desired.routes))])
-
-
-async def settle(adapter: HAProxy, desired: Desired) -> Applied:
-    """Apply until nothing is pending."""
-    async with asyncio.timeout(15):
-        while (done := await adapter.apply(desired, None, remove=True)).pending:
-            await asyncio.sleep(0.02)
-    assert not done.failed
-    return done
-
-
-def apply(haproxy: Balancer, desired: Desired) -> HAProxy:
-    adapter = haproxy.adapter()
-
-    async def run() -> None:
-        await settle(adapter, desired)
-        await adapter.close()
-
-    asyncio.run(run())
-    return adapter
 
 
 @pytest.mark.parametrize("haproxy", ["spawn", "master"], indirect=True)

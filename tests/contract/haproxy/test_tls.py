@@ -1,186 +1,199 @@
-"""TLS by HAProxy: certificates by name through the runtime API, kept for its next start, and what goes by host."""
+"""TLS by host: what clients are served, and that no certificate costs a reload."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
 import socket
-import ssl
 import stat
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.contract.certificates import certificate, get, shown
-from tests.contract.haproxy.test_balancer import settle
-from tests.contract.haproxy.world import Balancer
-from tests.contract.traffic import App, Load, eventually
+from tests.contract.haproxy.identity import ask, broken, certificate, connect, der, lengthened, served
+from tests.contract.haproxy.moving import apply, site
+from tests.contract.traffic import App, Load
 
-from coupler.registrator.merge import merge
-from coupler.registrator.model import Backend, Certificate, Desired, Endpoint, Host, Offer, Route
+from coupler.registrator.model import ACME_PATH, Desired, Host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
-    from coupler.registrator.balancers.haproxy.adapter import HAProxy
+    from tests.contract.haproxy.world import Balancer
 
-pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
-SHOP, WILD, LATER = certificate("shop.test"), certificate("*.shop.test"), certificate("shop.test")
+    from coupler.registrator.model import Certificate
 
-
-@pytest.fixture
-def secure(tmp_path: Path, apps: Callable[..., App]) -> Iterator[Balancer]:
-    """A HAProxy that listens for TLS and has no certificate yet."""
-    balancer = Balancer(tmp_path, (apps("theirs-0"), apps("theirs-1")), tls=True)
-    balancer.write_base()
-    asyncio.run(balancer.adapter().prepare(Desired()))
-    balancer.start()
-    yield balancer
-    balancer.kill()
+pytestmark = [
+    pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed"),
+    pytest.mark.parametrize("haproxy", ["spawn-tls"], indirect=True),
+]
 
 
-def site(app: App, *hosts: Host) -> Desired:
-    backend = Backend("shop", (Endpoint("one", "127.0.0.1", app.port),))
-    routes = (Route("shop", "shop", "shop.test"), Route("wild", "shop", "*.shop.test"))
-    return merge([("t", Offer((backend,), routes, hosts=hosts))])
+def files(haproxy: Balancer) -> dict[str, str]:
+    return {path.name: path.read_text() for path in haproxy.settings().certificate_folder.iterdir()}
 
 
-def apply(balancer: Balancer, *states: Desired) -> HAProxy:
-    """Apply one state after the other by one adapter."""
-    adapter = balancer.adapter()
-
-    async def run() -> None:
-        for desired in states:
-            await settle(adapter, desired)
-        await adapter.close()
-
-    asyncio.run(run())
-    return adapter
+def again(haproxy: Balancer) -> None:
+    """Start HAProxy anew from its files."""
+    haproxy.kill()
+    haproxy.start()
 
 
-def test_each_name_is_shown_its_own_certificate_and_a_stranger_none(secure: Balancer, apps: Callable[..., App]) -> None:
-    one = apps("one")
-    apply(secure, site(one))
-    adapter = apply(secure, site(one, Host("shop.test", SHOP), Host("*.shop.test", WILD)))
-    assert adapter.reloads == 0, "a certificate takes no reload"
-    assert shown(secure.tls_port, "shop.test") == SHOP.chain
-    assert shown(secure.tls_port, "a.shop.test") == WILD.chain
-    with pytest.raises(ssl.SSLError):
-        shown(secure.tls_port, "other.test")
-    assert get(secure.tls_port, "shop.test")[0::2] == (200, "one")
-    assert one.headers["x-forwarded-proto"] == "https"
+def test_without_any_certificate_every_handshake_is_refused(haproxy: Balancer, apps: Callable[..., App]) -> None:
+    apply(haproxy, site(apps("one")))
+    assert haproxy.get() == (200, "one")
+    assert served(haproxy.tls_port, "shop.test") is None
+    assert served(haproxy.tls_port, None) is None
 
 
-def test_a_default_certificate_is_for_names_without_one(secure: Balancer, apps: Callable[..., App]) -> None:
-    one, default = apps("one"), certificate("default.test")
-    apply(secure, site(one, Host("shop.test", SHOP)))
-    apply(secure, site(one, Host("shop.test", SHOP), Host("", default)))
-    assert shown(secure.tls_port, "other.test") == default.chain
-    assert shown(secure.tls_port, "shop.test") == SHOP.chain
+def test_certificates_come_change_and_go_without_a_reload(haproxy: Balancer, apps: Callable[..., App]) -> None:
+    one, first, second, other = apps("one"), certificate("shop.test"), certificate("shop.test"), certificate("b.test")
+    apply(haproxy, site(one))
+    pid = haproxy.pid()
+    with Load(haproxy.port) as load:
+        apply(haproxy, site(one, hosts=(Host("shop.test", first), Host("b.test", other))))
+        assert served(haproxy.tls_port, "shop.test") == der(first)
+        assert served(haproxy.tls_port, "b.test") == der(other)
+        assert served(haproxy.tls_port, "c.test") is None
+        with connect(haproxy.tls_port, "shop.test") as kept:
+            assert ask(kept, "shop.test")[0] == 200
+            apply(haproxy, site(one, hosts=(Host("shop.test", second), Host("b.test", other))))
+            assert served(haproxy.tls_port, "shop.test") == der(second)
+            assert ask(kept, "shop.test")[2] == b"one"
+        apply(haproxy, site(one, hosts=(Host("shop.test", second), Host("b.test"))))
+        assert served(haproxy.tls_port, "b.test") is None
+        load.more()
+    assert load.failures == []
+    assert haproxy.pid() == pid
+    assert list(files(haproxy).values()) == [second.pem]
+    again(haproxy)
+    assert served(haproxy.tls_port, "shop.test") == der(second)
+    assert served(haproxy.tls_port, "b.test") is None
 
 
-def test_a_renewed_certificate_is_shown_at_once_and_no_connection_is_cut(
-    secure: Balancer, apps: Callable[..., App]
-) -> None:
-    one = apps("one")
-    adapter = apply(secure, site(one, Host("shop.test", SHOP)))
-    with Load(secure.port) as load, socket.create_connection(("127.0.0.1", secure.tls_port), timeout=10) as plain:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        with context.wrap_socket(plain, server_hostname="shop.test") as old:
-            adapter = apply(secure, site(one, Host("shop.test", LATER)))
-            assert adapter.reloads == 0
-            assert shown(secure.tls_port, "shop.test") == LATER.chain
-            old.sendall(b"GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n")
-            assert old.recv(1000).startswith(b"HTTP/1.1 200")
+def test_keys_are_for_their_owner_alone(haproxy: Balancer) -> None:
+    apply(haproxy, site(hosts=(Host("shop.test", certificate("shop.test")),)))
+    folder = haproxy.settings().certificate_folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert [stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()] == [0o600]
+
+
+def test_a_wildcard_serves_what_has_no_certificate_of_its_own(haproxy: Balancer) -> None:
+    wild, own = certificate("wild"), certificate("own")
+    apply(haproxy, site(hosts=(Host("*.shop.test", wild), Host("a.shop.test", own))))
+    names = ("a.shop.test", "b.shop.test", "shop.test", "x.b.shop.test")
+    assert [served(haproxy.tls_port, name) for name in names] == [der(own), der(wild), None, None]
+
+
+def test_a_default_serves_every_other_name(haproxy: Balancer, apps: Callable[..., App]) -> None:
+    one, default, renewed, own = apps("one"), certificate("shop.test"), certificate("d"), certificate("own")
+    hosts = (Host("shop.test", own),)
+    apply(haproxy, site(one, hosts=hosts))
+    with Load(haproxy.port) as load:
+        assert apply(haproxy, site(one, hosts=(*hosts, Host("", default)))).reloads == 1
+        names = ("shop.test", "else.test", None)
+        assert [served(haproxy.tls_port, name) for name in names] == [der(own), der(default), der(default)]
+        assert apply(haproxy, site(one, hosts=(*hosts, Host("", renewed)))).reloads == 0
+        assert served(haproxy.tls_port, "else.test") == der(renewed)
+        assert apply(haproxy, site(one, hosts=hosts)).reloads == 1
+        assert [served(haproxy.tls_port, name) for name in names] == [der(own), None, None]
         load.more()
     assert load.failures == []
 
 
-def test_a_host_that_goes_takes_its_certificate_and_its_file_with_it(
-    secure: Balancer, apps: Callable[..., App]
-) -> None:
+def test_a_certificate_that_haproxy_refuses_harms_its_host_alone(haproxy: Balancer, apps: Callable[..., App]) -> None:
+    one, good, other, next_one = (apps("one"), *(certificate("x") for _ in range(3)))
+    apply(haproxy, site(one, hosts=(Host("shop.test", good),)))
+    bad = broken(next_one, other)
+    desired = site(one, hosts=(Host("shop.test", bad), Host("new.test", bad), Host("b.test", other)))
+    adapter = haproxy.adapter()
+    done = asyncio.run(adapter.apply(desired, None, remove=True))
+    assert set(done.failed) == {"host shop.test", "host new.test"}
+    assert "inconsistencies between private key and certificate" in done.failed["host new.test"]
+    assert [served(haproxy.tls_port, name) for name in ("shop.test", "b.test")] == [der(good), der(other)]
+    assert served(haproxy.tls_port, "new.test") is None
+    again(haproxy)
+    assert [served(haproxy.tls_port, name) for name in ("shop.test", "b.test")] == [der(good), der(other)]
+    assert apply(haproxy, site(one, hosts=(Host("shop.test", other),))).reloads == 0
+    assert served(haproxy.tls_port, "shop.test") == der(other)
+
+
+def test_a_chain_too_long_for_the_runtime_api_takes_a_reload(haproxy: Balancer, apps: Callable[..., App]) -> None:
+    one, plain = apps("one"), certificate("shop.test")
+    apply(haproxy, site(one, hosts=(Host("shop.test", plain),)))
+    large: Certificate = lengthened(certificate("shop.test"), 40)
+    assert len(large.pem) > 16_384
+    with Load(haproxy.port) as load:
+        assert apply(haproxy, site(one, hosts=(Host("shop.test", large),))).reloads == 1
+        assert served(haproxy.tls_port, "shop.test") == der(large)
+        load.more()
+    assert load.failures == []
+
+
+def test_an_intermediate_alone_may_change(haproxy: Balancer) -> None:
+    leaf = certificate("shop.test")
+    apply(haproxy, site(hosts=(Host("shop.test", leaf),)))
+    longer = lengthened(leaf, 1)
+    apply(haproxy, site(hosts=(Host("shop.test", longer),)))
+    shown = haproxy.ask(f"show ssl cert {next(haproxy.settings().certificate_folder.iterdir())}")
+    assert "Chain Subject: /CN=ca-0" in shown
+
+
+def test_plain_requests_are_sent_to_tls_but_for_the_authority(haproxy: Balancer, apps: Callable[..., App]) -> None:
     one = apps("one")
-    apply(secure, site(one, Host("shop.test", SHOP), Host("*.shop.test", WILD)))
-    folder = secure.settings().certificate_folder
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert [stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()] == [0o600, 0o600]
-    apply(secure, site(one, Host("*.shop.test", WILD)))
-    assert len(list(folder.iterdir())) == 1
-    with pytest.raises(ssl.SSLError):
-        shown(secure.tls_port, "shop.test")
+    own = certificate("shop.test")
+    apply(haproxy, site(one, hosts=(Host("shop.test", own),)))
+    assert haproxy.get()[0] == 200
+    secured = Host("shop.test", own, redirect=True, hsts=300)
+    adapter = apply(haproxy, site(one, hosts=(secured, Host("*.shop.test", redirect=True), Host("a.shop.test"))))
+    assert adapter.reloads == 0
+    location = located(haproxy, "shop.test", "/a?b=c")
+    assert location == (308, f"https://shop.test:{haproxy.tls_port}/a?b=c")
+    assert haproxy.get(f"{ACME_PATH}token") == (200, "one")
+    assert haproxy.get(host="b.shop.test")[0] == 308
+    assert haproxy.get(host="a.shop.test")[0] == 503, "a host of its own is not redirected by the wildcard"
+    with connect(haproxy.tls_port, "shop.test") as client:
+        status, headers, body = ask(client, "shop.test")
+        assert (status, body, headers["strict-transport-security"]) == (200, b"one", "max-age=300")
+        status, headers, _ = ask(client, "unknown.test")
+        assert (status, "strict-transport-security" in headers) == (503, False)
+    assert apply(haproxy, site(one, hosts=(Host("shop.test", own),))).reloads == 0
+    assert haproxy.get()[0] == 200
 
 
-def test_the_next_start_has_the_same_certificates(secure: Balancer, apps: Callable[..., App]) -> None:
-    one = apps("one")
-    apply(secure, site(one, Host("shop.test", SHOP)), site(one, Host("shop.test", LATER), Host("*.shop.test", WILD)))
-    secure.kill()
-    secure.start()
-    assert shown(secure.tls_port, "shop.test") == LATER.chain
-    assert shown(secure.tls_port, "a.shop.test") == WILD.chain
+def test_another_port_for_tls_may_be_what_clients_see(haproxy: Balancer, apps: Callable[..., App]) -> None:
+    apply(haproxy, site(apps("one"), hosts=(Host("shop.test", redirect=True),)), https_port=443)
+    assert located(haproxy, "shop.test", "/") == (308, "https://shop.test/")
 
 
-def test_a_certificate_that_haproxy_refuses_harms_its_own_host_and_the_last_good_one_stays(
-    secure: Balancer, apps: Callable[..., App]
-) -> None:
-    one, bad = apps("one"), object.__new__(Certificate)
-    object.__setattr__(bad, "chain", SHOP.chain)
-    object.__setattr__(bad, "key", LATER.key)
-    apply(secure, site(one, Host("shop.test", SHOP)))
-
-    async def run() -> None:
-        adapter = secure.adapter()
-        wrong = site(one, Host("shop.test", bad), Host("*.shop.test", WILD))
-        done = await adapter.apply(wrong, None, remove=True)
-        assert list(done.failed) == ["host shop.test"]
-        await adapter.persist(wrong)
-        await adapter.close()
-
-    asyncio.run(run())
-    for _ in range(2):
-        assert shown(secure.tls_port, "shop.test") == SHOP.chain
-        assert shown(secure.tls_port, "a.shop.test") == WILD.chain
-        secure.kill()
-        secure.start()
+def test_http_2_is_spoken_over_tls(haproxy: Balancer) -> None:
+    apply(haproxy, site(hosts=(Host("shop.test", certificate("shop.test")),)))
+    assert "alpn h2,http/1.1" in haproxy.config.read_text()
+    with connect(haproxy.tls_port, "shop.test", "h2") as client:
+        assert client.selected_alpn_protocol() == "h2"
 
 
-def test_plain_requests_are_sent_to_tls_but_for_the_authority(secure: Balancer, apps: Callable[..., App]) -> None:
-    one = apps("one")
-    apply(secure, site(one, Host("shop.test", SHOP)))
-    adapter = apply(secure, site(one, Host("shop.test", SHOP, redirect=True, hsts=60)))
-    assert adapter.reloads == 0, "a redirect takes no reload"
-    status, headers, _ = get(secure.port, "shop.test", "/cart?id=1", tls=False)
-    assert (status, headers["location"]) == (308, f"https://shop.test:{secure.tls_port}/cart?id=1")
-    assert get(secure.port, "shop.test", "/.well-known/acme-challenge/token", tls=False)[0::2] == (200, "one")
-    assert get(secure.port, "a.shop.test", tls=False)[0::2] == (200, "one")
-    status, headers, _ = get(secure.tls_port, "shop.test")
-    assert (status, headers["strict-transport-security"]) == (200, "max-age=60")
+def test_a_first_file_leaves_out_what_haproxy_does_not_start_with(haproxy: Balancer) -> None:
+    haproxy.kill()
+    good, other = certificate("good"), certificate("other")
+    haproxy.config.unlink()
+    bad = Host("bad.test", broken(good, other))
+    asyncio.run(haproxy.adapter().prepare(site(hosts=(bad, Host("good.test", good)))))
+    haproxy.start()
+    assert served(haproxy.tls_port, "good.test") == der(good)
+    assert served(haproxy.tls_port, "bad.test") is None
 
 
-def test_certificates_changed_behind_our_back_are_drift_and_repaired(
-    secure: Balancer, apps: Callable[..., App]
-) -> None:
-    desired = site(apps("one"), Host("shop.test", SHOP))
+def test_the_last_certificate_goes_with_everything_else(haproxy: Balancer) -> None:
+    apply(haproxy, site(hosts=(Host("shop.test", certificate("shop.test")),)))
+    asyncio.run(haproxy.adapter().apply(Desired(), None, remove=False))
+    assert served(haproxy.tls_port, "shop.test") is not None
+    apply(haproxy, Desired())
+    assert served(haproxy.tls_port, "shop.test") is None
+    assert files(haproxy) == {}
 
-    async def run() -> None:
-        adapter = secure.adapter()
-        await settle(adapter, desired)
-        assert await adapter.drift(desired) == frozenset()
-        [file] = secure.settings().certificate_folder.iterdir()
-        pem = LATER.pem.replace("\n\n", "\n")
-        secure.ask(f"set ssl cert {file} <<\n{pem}\n")
-        secure.ask(f"commit ssl cert {file}")
-        assert shown(secure.tls_port, "shop.test") == LATER.chain
-        drifted = await adapter.drift(desired)
-        assert drifted
-        await adapter.apply(desired, drifted, remove=True)
-        assert await adapter.drift(desired) == frozenset()
-        file.unlink()
-        drifted = await adapter.drift(desired)
-        assert drifted
-        await adapter.apply(desired, drifted, remove=True)
-        assert file.read_text() == SHOP.pem
-        await adapter.close()
 
-    asyncio.run(run())
-    eventually(lambda: shown(secure.tls_port, "shop.test") == SHOP.chain, "the right one does not come back")
+def located(haproxy: Balancer, host: str, path: str) -> tuple[int, str | None]:
+    """Return status and Location of a plain request."""
+    with socket.create_connection(("127.0.0.1", haproxy.port), 10) as client:
+        status, headers, _ = ask(client, host, path)
+        return status, headers.get("location")

@@ -7,9 +7,11 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tests.contract.traffic import DEADLINE, App, eventually, free_port
 
@@ -19,6 +21,9 @@ from coupler.registrator.balancers.haproxy.files import Files
 from coupler.registrator.balancers.haproxy.reload import MasterReload, SpawnReload
 from coupler.registrator.balancers.haproxy.socket import RuntimeSocket
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 @dataclass
 class Balancer:
@@ -27,10 +32,10 @@ class Balancer:
     folder: Path
     foreign: tuple[App, App]
     master: bool = False
+    tls: bool = False
     port: int = field(default_factory=free_port)
     foreign_port: int = field(default_factory=free_port)
     tls_port: int = field(default_factory=free_port)
-    tls: bool = False
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -50,16 +55,17 @@ class Balancer:
         return self.folder / "master.sock"
 
     def settings(self) -> Settings:
-        secure = (f"127.0.0.1:{self.tls_port}",) if self.tls else ()
-        return Settings(self.config, (f"127.0.0.1:{self.port}",), "127.0.0.1", secure)
+        tls = (f"127.0.0.1:{self.tls_port}",) if self.tls else ()
+        return Settings(self.config, (f"127.0.0.1:{self.port}",), "127.0.0.1", tls)
 
-    def adapter(self, binds: tuple[str, ...] = (), patience: float = 10.0) -> HAProxy:
+    def adapter(self, clock: Callable[[], float] = time.monotonic, **settings: Any) -> HAProxy:
+        interval, patience = settings.pop("interval", 0.0), settings.pop("patience", 10.0)
         files = (self.base, self.config)
         reload = MasterReload(self.master_socket) if self.master else SpawnReload("haproxy", files, self.socket)
         socket = RuntimeSocket(self.socket)
         written = Files(self.config, (self.base,), "haproxy")
-        settings = replace(self.settings(), binds=binds or self.settings().binds)
-        return HAProxy(settings, socket, written, reload, reload_interval=0.0, patience=patience)
+        changed = replace(self.settings(), **settings)
+        return HAProxy(changed, socket, written, reload, reload_interval=interval, patience=patience, clock=clock)
 
     def write_base(self) -> None:
         servers = "".join(f"  server theirs-{n} 127.0.0.1:{app.port}\n" for n, app in enumerate(self.foreign))
@@ -79,12 +85,11 @@ class Balancer:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
         eventually(lambda: self.pid() is not None, "HAProxy does not start")
 
-    def reload_by_hand(self) -> None:
-        """Do what an operator would: a new process that takes over the sockets from the one that runs."""
-        old = self.pid()
-        argv = ["haproxy", "-f", str(self.base), "-f", str(self.config), "-D", "-x", str(self.socket), "-sf", str(old)]
-        subprocess.run(argv, check=True)
-        eventually(lambda: self.pid() not in {None, old}, "HAProxy does not reload")
+    def succeed(self) -> None:
+        """Start a successor by hand, as a service without a master does."""
+        argv = ["haproxy", "-f", str(self.base), "-f", str(self.config), "-D", "-x", str(self.socket)]
+        with (self.folder / "haproxy.log").open("ab") as log:
+            subprocess.run([*argv, "-sf", str(self.pid())], stdout=log, stderr=log, check=True)
 
     def ask(self, command: str) -> str:
         with socket.socket(socket.AF_UNIX) as client:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.contract.kubernetes.world import PODS, World, at_work, eventually, pod
@@ -43,7 +43,7 @@ def on(
     collection: Collection = PODS,
     pods: int = 3,
     scale: float = 1.0,
-    **settings: object,
+    **settings: Any,
 ) -> None:
     """Run a scenario on a server with some pods."""
 
@@ -87,6 +87,15 @@ def test_initial_events_are_asked_for_only_where_they_come(personality: Personal
         listed = [request for request in world.api.requests if "limit=" in request]
         assert len(asked) == (1 if personality.version["minor"] == "32" else 0)
         assert bool(listed) == (personality.watch_list != "served")
+        world.api.stall()
+        world.api.put(pod("new"))
+        world.api.compact()
+        world.api.put(pod("newer"))
+        world.api.cut()
+        await world.agrees()
+        assert world.reflector.relists == 2
+        again = [request for request in world.api.requests if "sendInitialEvents" in request]
+        assert len(again) == (2 if personality.watch_list == "served" else len(asked)), "one answer is enough"
 
     on(scenario, personality)
 
@@ -296,7 +305,7 @@ def test_etcd_away_behind_the_server_changes_nothing() -> None:
         world.api.put(pod("after"))
         await world.agrees()
 
-    on(scenario)
+    on(scenario, read_seconds=1.0)
 
 
 def test_a_list_whose_rest_has_expired_is_begun_again() -> None:
@@ -307,13 +316,18 @@ def test_a_list_whose_rest_has_expired_is_begun_again() -> None:
             nonlocal expired
             if "continue=" in request and not expired:
                 expired = True
-                world.api.delete("pods", "pod-1", "shop")
+                world.api.delete("pods", sorted(world.expected())[0][1], "shop")
                 world.api.compact()
 
         world.api.on_request = compact
         await world.agrees()
         assert expired
-        assert world.kept.said == ["replaced 29"]
+        assert world.kept.said[0] == "replaced 29"
+        await world.watches()
+        expired = False
+        await world.reflector.relist()
+        assert expired
+        await world.agrees()
 
     on(scenario, V1_21, pods=30)
 
@@ -328,11 +342,11 @@ def test_a_list_that_lies_is_put_right_by_a_second_one(personality: Personality)
         await world.reflector.relist()
         await world.agrees()
         assert not any("resourceVersion=0" in request for request in world.api.requests)
-        await world.watches()
+        await eventually(lambda: world.reflector.watches >= 3, "the watch does not go on from the list")
         world.api.put(pod("new"))
         await world.agrees()
 
-    on(scenario, personality)
+    on(scenario, personality, stall_seconds=60.0)
 
 
 def test_an_old_list_never_overwrites_newer_events(personality: Personality) -> None:
@@ -352,6 +366,26 @@ def test_an_old_list_never_overwrites_newer_events(personality: Personality) -> 
         await listing
         await world.agrees()
         assert world.kept.went_back == []
+
+    on(scenario, personality)
+
+
+def test_an_event_that_a_list_has_overtaken_is_not_told(personality: Personality) -> None:
+    async def scenario(world: World) -> None:
+        await world.agrees()
+        await world.watches()
+        world.api.hold_lists(unread=True)
+        listing = asyncio.create_task(world.reflector.relist())
+        await eventually(lambda: any("limit=" in r for r in world.api.requests[-1:]), "no list is asked for")
+        world.api.put(pod("pod-0", podIP="10.0.0.1"))
+        await asyncio.sleep(0.05)  # it has arrived, and waits
+        world.api.stall()
+        world.api.put(pod("pod-0", podIP="10.0.0.2"))
+        world.api.delete("pods", "pod-1", "shop")
+        world.api.release_lists()
+        await listing
+        await world.agrees()
+        assert world.kept.said[-1] == "replaced 2"
 
     on(scenario, personality)
 
@@ -394,10 +428,12 @@ def test_a_kind_that_the_server_does_not_have_is_an_empty_collection_until_it_co
         with pytest.raises(ApiError) as error:
             await world.reflector.relist()
         assert error.value.status == 404
+        await eventually(lambda: "404" in str(world.reflector.problem), lambda: str(world.reflector.problem))
         assert world.kept.objects, "one answer is not enough to believe that a kind is gone"
         await eventually(lambda: not world.kept.objects, "a kind that is gone keeps its objects")
+        assert world.reflector.problem is None
 
-    on(scenario, V1_21, ROUTES)
+    on(scenario, V1_21, ROUTES, absent_seconds=0.3)
 
 
 def test_a_server_that_is_still_starting_is_not_believed_to_lack_a_kind() -> None:
@@ -454,76 +490,80 @@ def test_what_a_trim_leaves_out_is_never_told() -> None:
         on(scenario, personality, trim=lambda item: {"metadata": item["metadata"]})
 
 
-class Mayhem:
-    """Writes and bad days of one server, as chance has it."""
+class Weather:
+    """Writes and bad days, as chance has them."""
 
     def __init__(self, world: World, chance: Random) -> None:
-        self.world, self.chance = world, chance
+        self.world, self.api, self.chance = world, world.api, chance
 
-    def write(self) -> None:
-        chance, api = self.chance, self.world.api
-        name = f"pod-{chance.randrange(12)}"
-        if chance.random() < 0.3 and ("shop", name) in self.world.expected():
-            api.delete("pods", name, "shop")
+    async def happen(self) -> None:
+        dice = self.chance.random()
+        if dice < 0.6:
+            self._write()
+        elif dice < 0.9:
+            self._bad_moment()
+        elif dice < 0.95:
+            await self._outage()
         else:
-            api.put(pod(name, app=chance.choice(["web", "db"]), podIP=f"10.0.0.{chance.randrange(250)}"))
+            await self._relist()
+        if self.chance.random() < 0.4:
+            await asyncio.sleep(self.chance.random() * 0.01)
 
-    def bad_day(self) -> None:
-        chance, api = self.chance, self.world.api
-        days = [
-            lambda: api.cut(midline=chance.random() < 0.5),
-            api.stall,
-            api.compact,
-            api.restart,
-            lambda: api.split(chance.choice([0, 0, 1, 17])),
-            lambda: api.too_many(chance.randrange(1, 4), retry_after=0.01),
-            lambda: api.unavailable(1),
+    def _write(self) -> None:
+        name = f"pod-{self.chance.randrange(12)}"
+        if self.chance.random() < 0.3 and ("shop", name) in self.world.expected():
+            self.api.delete("pods", name, "shop")
+        else:
+            address = f"10.0.0.{self.chance.randrange(250)}"
+            self.api.put(pod(name, app=self.chance.choice(["web", "db"]), podIP=address))
+
+    def _bad_moment(self) -> None:
+        chance = self.chance
+        moments: list[Callable[[], None]] = [
+            lambda: self.api.cut(midline=chance.random() < 0.5),
+            self.api.stall,
+            self.api.compact,
+            self.api.restart,
+            lambda: self.api.split(chance.choice([0, 0, 1, 17])),
+            lambda: self.api.too_many(chance.randrange(1, 4), retry_after=0.01),
+            lambda: self.api.unavailable(1),
         ]
-        chance.choice(days)()
+        chance.choice(moments)()
 
-    async def away(self) -> None:
-        self.world.api.down(quietly=self.chance.random() < 0.3)
+    async def _outage(self) -> None:
+        self.api.down(quietly=self.chance.random() < 0.3)
         for _ in range(self.chance.randrange(4)):
-            self.write()
+            self._write()
         await asyncio.sleep(self.chance.random() * 0.03)
-        await self.world.api.up()
+        await self.api.up()
 
-    async def relist(self) -> None:
+    async def _relist(self) -> None:
         try:
             await self.world.reflector.relist()
         except ApiError:
-            self.write()
-
-    async def step(self) -> None:
-        dice = self.chance.random()
-        if dice < 0.6:
-            self.write()
-        elif dice < 0.9:
-            self.bad_day()
-        else:
-            await (self.away() if dice < 0.95 else self.relist())
-        if self.chance.random() < 0.4:
-            await asyncio.sleep(self.chance.random() * 0.01)
+            self._write()
 
 
 @pytest.mark.parametrize("seed", range(24))
 def test_whatever_happens_the_listener_holds_what_the_server_holds(seed: int) -> None:
     chance = Random(seed)
-    names = list(PERSONALITIES)
     collection = chance.choice([PODS, replace(PODS, label_selector="app=web")])
 
-    def selects(item: dict[str, object]) -> bool:
-        return collection is PODS or item["metadata"]["labels"]["app"] == "web"  # type: ignore[index]
-
     async def scenario(world: World) -> None:
-        mayhem = Mayhem(world, chance)
+        weather = Weather(world, chance)
         for _ in range(120):
-            await mayhem.step()
-        await world.agrees({k: v for k, v in world.expected().items() if selects(v)})
+            await weather.happen()
+        await world.agrees(
+            {
+                key: item
+                for key, item in world.expected().items()
+                if collection is PODS or item["metadata"]["labels"]["app"] == "web"
+            }
+        )
 
     on(
         scenario,
-        PERSONALITIES[names[seed % len(names)]],
+        list(PERSONALITIES.values())[seed % len(PERSONALITIES)],
         collection,
         pods=chance.randrange(20),
         scale=0.01,

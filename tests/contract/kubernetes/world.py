@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 DEADLINE = 20.0
 PODS = Collection("/api/v1", "pods")
-QUICK = {
-    "stall_seconds": 0.4,
-    "initial_seconds": 0.4,
+QUICK: dict[str, Any] = {
+    "stall_seconds": 3.0,
+    "initial_seconds": 1.0,
     "page_size": 7,
     "backoff": (0.005, 0.05),
     "absent_seconds": 0.1,
@@ -112,9 +112,11 @@ class World:
 
 
 @asynccontextmanager
-async def at_work(api: KubeApi, collection: Collection = PODS, **settings: Any) -> AsyncIterator[World]:
+async def at_work(
+    api: KubeApi, collection: Collection = PODS, read_seconds: float = 10.0, **settings: Any
+) -> AsyncIterator[World]:
     """Let a reflector run on `api`."""
-    client = ApiClient(Credentials(lambda: plain(api.url)), connect_seconds=2.0, read_seconds=2.0)
+    client = ApiClient(Credentials(lambda: plain(api.url)), connect_seconds=5.0, read_seconds=read_seconds)
     world = World(api, client, collection, **settings)
     running = asyncio.create_task(world.reflector.run())
     try:

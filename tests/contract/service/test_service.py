@@ -26,6 +26,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+BEHIND = "a source is behind; what it said last still counts"
+
+
 def announce(etcd: Etcd, *apps: App) -> None:
     etcd.put("/services/shop/.service", '{"host": "shop.test"}')
     for app in apps:
@@ -133,11 +136,12 @@ def test_while_etcd_is_away_routes_stay_and_afterwards_nothing_was_missed(
         eventually(lambda: registrator.state()["sources"][0]["problem"] is not None, "nobody notices")
         load.more()
         assert registrator.get("/readyz")[0] == 200, "what is wanted is in place"
+        eventually(lambda: bool(registrator.events(BEHIND)), "nobody is told")
         registrator.kill()
         registrator.start(ready=False)
         eventually(lambda: len(registrator.events("running")) == 2, "it does not start without etcd")
         load.more()
-        assert registrator.get("/readyz") == (503, "announcements has not synced\n")
+        assert registrator.get("/readyz") == (503, "announcements has not synced\nhaproxy is not in step\n")
         etcd.start()
         announce(etcd, two)
         eventually(lambda: two.served > 0, "what was announced afterwards gets nothing")
@@ -267,7 +271,9 @@ def test_a_hand_made_reload_costs_no_request_and_is_looked_through(
     with Load(haproxy.port) as load:
         announce(etcd, two)
         eventually(lambda: two.served > 0, "the second instance gets nothing")
-        haproxy.reload_by_hand()
+        pid = haproxy.pid()
+        haproxy.succeed()
+        eventually(lambda: haproxy.pid() not in {None, pid}, "HAProxy does not reload")
         served = two.served
         eventually(lambda: two.served > served, "what the runtime API was told is lost")
         eventually(registrator.ready, "it is never in step again")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from coupler.errors import CouplerError, ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 
 class EtcdError(CouplerError):
@@ -80,7 +80,7 @@ class Store(Protocol):
     async def range(self, prefix: str) -> Snapshot:
         """Return every key under `prefix`, read by quorum. A prefix that is not there is an empty one."""
 
-    def watch(self, prefix: str, from_revision: int) -> AsyncIterator[Batch]:
+    def watch(self, prefix: str, from_revision: int) -> AsyncGenerator[Batch, None]:
         """Follow `prefix` from a revision on; the first batch is empty and says that the watch stands.
 
         Ends by an exception alone: `CompactedError` if the past is forgotten, `EtcdError` if etcd is away.

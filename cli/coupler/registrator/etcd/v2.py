@@ -18,7 +18,7 @@ from coupler.registrator.etcd import Batch, CompactedError, EtcdError, Event, It
 from coupler.registrator.etcd.endpoints import Endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
     from coupler.registrator.etcd.endpoints import Access, Answer
 
@@ -142,7 +142,7 @@ class EtcdV2:
             return False
         return True
 
-    async def watch(self, prefix: str, from_revision: int) -> AsyncIterator[Batch]:
+    async def watch(self, prefix: str, from_revision: int) -> AsyncGenerator[Batch, None]:
         """Follow the directory `prefix`; see `Store.watch`."""
         index, told = from_revision, False
         while True:
@@ -163,6 +163,11 @@ class EtcdV2:
             batch = _batch(body, status)
             index = batch.revision + 1
             yield batch
+
+    async def cluster(self) -> str:
+        """Return the number by which this etcd is told from any other; needs its quorum."""
+        path = _path("/", {"quorum": "true"})
+        return (await self._http.ask("GET", path, headers=self._headers)).headers.get("X-Etcd-Cluster-Id", "")
 
     async def close(self) -> None:
         """Let go of all connections."""

@@ -18,7 +18,7 @@ from coupler.registrator.etcd import Batch, CompactedError, EtcdError, Event, It
 from coupler.registrator.etcd.endpoints import Endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 
     import aiohttp
 
@@ -180,7 +180,7 @@ class EtcdV3:
                 return False
         return True
 
-    async def watch(self, prefix: str, from_revision: int) -> AsyncIterator[Batch]:
+    async def watch(self, prefix: str, from_revision: int) -> AsyncGenerator[Batch, None]:
         """Follow `prefix`; see `Store.watch`. A silent stream is opened anew after etcd has proved its quorum."""
         revision, told = from_revision - 1, False
         while True:
@@ -214,6 +214,11 @@ class EtcdV3:
         """End a lease, and every key that is bound to it; nothing happens if it is gone already."""
         path = "kv/lease/revoke" if await self._settled() == "/v3beta" else "lease/revoke"
         await self._call(path, {"ID": str(lease)}, missing_is_fine=True)
+
+    async def cluster(self) -> str:
+        """Return the number by which this etcd is told from any other; needs its quorum."""
+        answer = await self._call("kv/range", {"key": _coded("\0"), "count_only": True})
+        return str(answer["header"]["cluster_id"])
 
     async def close(self) -> None:
         """Let go of all connections."""

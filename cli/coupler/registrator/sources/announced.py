@@ -6,17 +6,19 @@ import difflib
 import typing
 from dataclasses import dataclass
 from enum import StrEnum
+from types import UnionType
 from typing import Any
 
 import orjson
 
 from coupler.registrator.model import Balance, Endpoint, Host, Mode, ModelError, Policy, Route, State, TcpRoute
 
+_PLAIN = {str, int, float, bool, Balance}
 _SIMPLE: dict[str, type] = {
     name.replace("_", "-"): kind
     for name, annotation in typing.get_type_hints(Policy).items()
-    for kind in typing.get_args(annotation) or [annotation]
-    if kind in {str, int, float, bool, Balance}
+    for kind in (typing.get_args(annotation) if isinstance(annotation, UnionType) else (annotation,))
+    if kind in _PLAIN
 }
 _OWN: dict[str, type] = {
     "host": str,

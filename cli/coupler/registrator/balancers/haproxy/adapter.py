@@ -17,14 +17,13 @@ from coupler.registrator.balancers.haproxy.config import (
     backend_name,
     config_pieces,
     map_text,
-    shape,
     tcp_frontend,
 )
-from coupler.registrator.balancers.haproxy.files import taken
 from coupler.registrator.balancers.haproxy.keyring import Keyring
 from coupler.registrator.balancers.haproxy.maps import move_maps, read_maps
+from coupler.registrator.balancers.haproxy.outline import Outliner
 from coupler.registrator.balancers.haproxy.pace import joined
-from coupler.registrator.balancers.haproxy.reload import successor
+from coupler.registrator.balancers.haproxy.restart import Restarter
 from coupler.registrator.balancers.haproxy.servers import Proxies, removals
 from coupler.registrator.balancers.haproxy.socket import ReplacedError, RuntimeSocket
 from coupler.registrator.balancers.haproxy.survey import (
@@ -35,6 +34,7 @@ from coupler.registrator.balancers.haproxy.survey import (
     send_home,
     survey,
 )
+from coupler.registrator.balancers.system import taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Set
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 OLDEST = (2, 6)
 """The first release that adds and deletes servers while it runs, without being asked for experiments."""
 
-_MOST_DOUBLED = 6
 _FRONTENDS, _ROUTES, _CERTIFICATES, _FILE = "(frontends)", "(routes)", "(certificates)", "(file)"
 
 
@@ -67,27 +66,6 @@ class _Known:
         if self.fits is not outline and not self.proxies.lack(outline):
             self.fits = outline
         return self.fits is not outline
-
-
-@dataclass(frozen=True, slots=True)
-class _Outlined:
-    """A shape, and of what it was made: the same parts make the same shape."""
-
-    parts: tuple[object, ...]
-    size: int
-    certificates: tuple[bool, str]
-    shape: Shape
-
-    def stands_for(self, desired: Desired, certificates: tuple[bool, str]) -> bool:
-        """Whether `desired` differs in endpoints at most: its other parts are the same objects then."""
-        parts = _parts(desired)
-        same = all(new is old for new, old in zip(parts, self.parts, strict=True))
-        told = any(parts)  # every empty tuple is the same object
-        return same and told and len(desired.backends) == self.size and certificates == self.certificates
-
-
-def _parts(desired: Desired) -> tuple[object, ...]:
-    return desired.routes, desired.tcp_routes, desired.hosts
 
 
 class HAProxy:
@@ -116,17 +94,15 @@ class HAProxy:
         self._onlooker = RuntimeSocket(socket.path)
         self._files = files
         self._keyring = Keyring(settings, files)
-        self._reload = reload
-        self._reload_interval = reload_interval
-        self._patience = patience
-        self._clock = clock
-        self._next_reload = 0.0
+        self._outliner = Outliner(settings, self._keyring)
+        self._restarter = Restarter(files, reload, reload_interval, patience, clock)
         self._known: _Known | None = None
-        self._outlined: _Outlined | None = None
-        self._failures = 0
         self._free: tuple[object, Proxies] | None = None  # TCP routes whose ports are ours or free
-        self._unfit: Shape | None = None  # with which HAProxy did not start
-        self.reloads = 0
+
+    @property
+    def reloads(self) -> int:
+        """Return how many reloads there were."""
+        return self._restarter.count
 
     async def prepare(self, desired: Desired) -> None:
         """Write our files where there are none, so that a HAProxy that names them can start."""
@@ -154,8 +130,9 @@ class HAProxy:
         await self._onlooker.process()
         proxies = await read_proxies(self._onlooker)
         desired, failed = self._servable(desired, proxies)
-        outline = await self._outline(desired)
-        lines = [f"left out of backend {name}: {why}" for name, why in (failed | self._keyring.refused).items()]
+        outline = await self._outliner.take(desired)
+        failed |= self._keyring.refused
+        lines = [f"left out of {name}: {why}" for name, why in failed.items()]
         deletions: list[str] = []
         wanted = [*places(desired.backends.values(), proxies), *left_over(outline, proxies)]
         async for found in survey(self._onlooker, wanted):
@@ -175,7 +152,7 @@ class HAProxy:
         await self._onlooker.process()
         proxies = await read_proxies(self._onlooker)
         desired, _ = self._servable(desired, proxies)
-        outline = self._shape_of(desired)
+        outline = self._outliner.peek(desired)
         names = set(self._absent(desired, outline, proxies)) if proxies.lack(outline) else set()
         wanted = [*places(desired.backends.values(), proxies), *left_over(outline, proxies)]
         async for found in survey(self._onlooker, wanted):
@@ -193,8 +170,8 @@ class HAProxy:
         """Write files for the next start, if HAProxy accepts them. Raises BalancerError; then they are as before."""
         proxies = self._known.proxies if self._known else Proxies(frozenset(), frozenset())
         desired, _ = self._servable(desired, proxies)
-        outline = await self._outline(desired)
-        if outline is self._unfit:
+        outline = await self._outliner.take(desired)
+        if outline is self._restarter.unfit:
             raise BalancerError("HAProxy did not start with this configuration; the one before it stays")
         await self._keyring.store(remove=False)
         await self._files.write(await joined(config_pieces(desired, outline)), outline.maps)
@@ -208,10 +185,10 @@ class HAProxy:
         everything = backends is None or self._known is None
         known = self._known = self._known or await self._look()
         desired, failed = self._servable(desired, known.proxies)
-        outline = await self._outline(desired)
-        names = frozenset(backends or ())
+        outline = await self._outliner.take(desired)
+        names = backends or frozenset()
         some = [desired.backends[name] for name in names if name in desired.backends]
-        rest = names - desired.backends.keys()
+        rest = (names - desired.backends.keys()) if names else frozenset()
         orphaned = known.proxies.backends - outline.backends if rest else frozenset()
         if everything or not rest <= orphaned or any(backend_name(b) not in outline.backends for b in some):
             everything, known.settled = True, None
@@ -225,10 +202,10 @@ class HAProxy:
         waiting: frozenset[str] = frozenset()
         if known.lacks(outline):
             absent = self._absent(desired, outline, known.proxies)
-            if remove and self._clock() >= self._next_reload:
+            if remove and self._restarter.ready:
                 if await self._reshape(desired, outline, absent, failed):
                     done = await self._move(desired, None, remove=remove)
-                    return replace(done, changes=done.changes + changes + 1, failed=failed | dict(done.failed))
+                    return replace(done, changes=done.changes + changes + 1, failed={**failed, **done.failed})
             else:
                 waiting = absent
             surplus = [found for found in surplus if found.backend is not None]  # routes may still lead to others
@@ -271,24 +248,6 @@ class HAProxy:
         rest = tuple(route for route in desired.tcp_routes if route not in wrong)
         return replace(desired, tcp_routes=rest), {route.backend: why for route, why in wrong.items()}
 
-    async def _outline(self, desired: Desired) -> Shape:
-        """Return the shape of `desired`: made anew only when more than endpoints has changed."""
-        await self._keyring.choose(desired.hosts)
-        certificates = self._keyring.strict, self._keyring.reread
-        if self._outlined is None or not self._outlined.stands_for(desired, certificates):
-            outline = self._shape_of(desired)
-            self._outlined = _Outlined(_parts(desired), len(desired.backends), certificates, outline)
-        return self._outlined.shape
-
-    def _shape_of(self, desired: Desired) -> Shape:
-        """Return the shape of `desired`; the same object as before, where it is the same."""
-        strict, reread = self._keyring.strict, self._keyring.reread
-        before = self._outlined
-        if before is not None and before.stands_for(desired, (strict, reread)):
-            return before.shape
-        outline = shape(desired, self._settings, strict=strict, reread=reread)
-        return before.shape if before is not None and before.shape == outline else outline
-
     def _absent(self, desired: Desired, outline: Shape, proxies: Proxies) -> frozenset[str]:
         """Return what waits for a reload: backends, or else the frontends."""
         if outline.backends <= proxies.backends:
@@ -298,32 +257,17 @@ class HAProxy:
     async def _reshape(self, desired: Desired, outline: Shape, absent: Set[str], failed: dict[str, str]) -> bool:
         """Reload and look who came; where that fails, say so of those that wait for it."""
         try:
-            await self._restart(desired, outline)
+            text = await joined(config_pieces(desired, outline))
+            await self._restarter.restart(self._socket, text, outline)
             known = self._known = await self._look()
             if known.lacks(outline):
                 raise BalancerError("HAProxy does not have what our file says", "does it read the file?")
         except BalancerError as error:
             failed.update(dict.fromkeys(absent, f"{error.what}: {error.why}"))
-            self._failures += 1
-            self._next_reload = self._clock() + self._reload_interval * 2 ** min(self._failures, _MOST_DOUBLED)
+            self._restarter.failed()
             return False
-        self._failures = 0
+        self._restarter.succeeded()
         return True
-
-    async def _restart(self, desired: Desired, outline: Shape) -> None:
-        self._next_reload = self._clock() + self._reload_interval
-        text = await joined(config_pieces(desired, outline))
-        before = await self._files.write(text, outline.maps)
-        old = await self._socket.process()
-        try:
-            await self._reload(old.pid)
-            await successor(self._socket, old, self._patience)
-        except BalancerError:
-            self._files.restore(before)
-            self._unfit = outline
-            raise
-        self._unfit = None
-        self.reloads += 1
 
     async def _keep(self, desired: Desired, outline: Shape, failed: dict[str, str]) -> None:
         """Write down what the next start needs, where it is not there."""

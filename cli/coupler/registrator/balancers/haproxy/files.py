@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import socket
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coupler.registrator.balancers import BalancerError
 from coupler.registrator.balancers.haproxy.config import map_text
+from coupler.registrator.balancers.system import replace_file, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,12 +42,12 @@ class Files:
         async with self._one_at_a_time:
             before = await asyncio.to_thread(lambda: {path: _text(path) for path in (*maps, self.config)})
             for path in (path for path in maps if before[path] is None):
-                await asyncio.to_thread(replace, path, "")  # HAProxy's check looks for them
+                await asyncio.to_thread(replace_file, path, "")  # HAProxy's check looks for them
             if text != before[self.config]:
                 await self._check(text)
             for path, entries in maps.items():
-                await asyncio.to_thread(replace, path, map_text(entries))
-            await asyncio.to_thread(replace, self.config, text)
+                await asyncio.to_thread(replace_file, path, map_text(entries))
+            await asyncio.to_thread(replace_file, self.config, text)
         return before
 
     def restore(self, before: Mapping[Path, str | None]) -> None:
@@ -57,15 +56,18 @@ class Files:
             if text is None:
                 path.unlink(missing_ok=True)
             else:
-                replace(path, text)
+                replace_file(path, text)
 
-    async def refused_certificates(self, texts: Mapping[str, str]) -> dict[str, str]:
-        """Return which of these certificates (a text of PEM by name) HAProxy does not start with, and why."""
+    async def refused_certificates(self, texts: Mapping[str, str]) -> dict[str, str] | None:
+        """Return which of these certificates (a text of PEM by name) HAProxy does not start with, and why.
+
+        None: it does not start for another reason, and has not judged them.
+        """
         with tempfile.TemporaryDirectory(prefix="coupler-") as folder:
             lines = ["frontend coupler-check"]
             for number, text in enumerate(texts.values()):
                 path = Path(folder) / f"{number}.pem"
-                await asyncio.to_thread(replace, path, text, 0o600)
+                await asyncio.to_thread(replace_file, path, text, 0o600)
                 lines.append(f"  bind 127.0.0.1:1 ssl crt {path}")
             candidate = Path(folder) / "check.cfg"
             candidate.write_text("\n".join([*lines, "  mode http", ""]))
@@ -74,7 +76,7 @@ class Files:
                 return {}
             found = re.findall(rf"\[{re.escape(str(candidate))}:(\d+)\](.*)", output)
             refused = {int(line) - 2: why.strip(" :").replace(folder, "") for line, why in found}
-            return {name: refused[number] for number, name in enumerate(texts) if number in refused}
+            return {name: refused[number] for number, name in enumerate(texts) if number in refused} or None
 
     async def _check(self, text: str) -> None:
         with tempfile.TemporaryDirectory(prefix="coupler-") as folder:
@@ -89,18 +91,6 @@ class Files:
         return await run([self._program, "-c", *files])
 
 
-def taken(address: str, port: int) -> str | None:
-    """Return why HAProxy could not listen there (`*`: on every IPv4 address); None if it could."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("" if address == "*" else address, port))
-    except OSError as error:
-        return f"cannot listen on {address}:{port}: {error.strerror}"
-    return None
-
-
 def secret_folder(path: Path) -> None:
     """Make a folder that its owner alone may look into."""
     path.mkdir(mode=_SECRET_FOLDER, exist_ok=True)
@@ -112,46 +102,8 @@ def read_folder(folder: Path) -> dict[str, str]:
     return {str(path): _text(path) or "" for path in folder.iterdir()} if folder.is_dir() else {}
 
 
-def replace(path: Path, text: str, mode: int = _READABLE) -> None:
-    """Write a file with these permissions, so that a reader sees the old text or the new one, whole."""
-    if _text(path) == text and path.stat().st_mode & 0o777 == mode:
-        return
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:200]}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(mode)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def _text(path: Path) -> str | None:
     try:
         return path.read_text(errors="replace")
     except FileNotFoundError:
         return None
-
-
-async def run(argv: Sequence[str]) -> tuple[int, str]:
-    """Run a program; return its exit code and what it said. Where it hangs, it is killed and counts as failed."""
-    with tempfile.TemporaryFile() as output:  # a daemon keeps its standard error open: a pipe would never end
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *argv, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
-            )
-        except OSError as error:
-            return 1, f"{argv[0]}: {error.strerror}"
-        try:
-            code = await asyncio.wait_for(process.wait(), _CHECK_SECONDS)
-        except TimeoutError:
-            code = 1
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        output.seek(0)
-        return code, output.read().decode("utf-8", "replace").strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from coupler.registrator.balancers.haproxy.certificates import (
@@ -21,7 +22,8 @@ from coupler.registrator.balancers.haproxy.certificates import (
     surplus,
     unloading,
 )
-from coupler.registrator.balancers.haproxy.files import read_folder, replace, secret_folder
+from coupler.registrator.balancers.haproxy.files import read_folder, secret_folder
+from coupler.registrator.balancers.system import replace_file
 from coupler.registrator.names import digest
 
 if TYPE_CHECKING:
@@ -65,10 +67,12 @@ class Keyring:
         stored = await self._stored() if any(self._judged.get(key) != "" for key in keys.values()) else {}
         unknown = {p: e.pem for p, e in offered.items() if keys[p] not in self._judged and stored.get(p) != e.pem}
         verdicts = await self._files.refused_certificates(unknown) if unknown else {}
-        self._judged = {key: verdicts.get(path) or self._judged.get(key, "") for path, key in keys.items()}
-        self.refused = {f"host {offered[p].host}": self._judged[k] for p, k in keys.items() if self._judged[k]}
-        refused = [offered[path] for path, key in keys.items() if self._judged[key]]
-        self.wanted = {path: entry for path, entry in offered.items() if not self._judged[keys[path]]}
+        known = {path: (verdicts or {}).get(path) or self._judged.get(key, "") for path, key in keys.items()}
+        remembered = (path for path in keys if verdicts is not None or path not in unknown)
+        self._judged = {keys[path]: known[path] for path in remembered}
+        self.refused = {f"host {offered[path].host}": why for path, why in known.items() if why}
+        refused = [offered[path] for path, why in known.items() if why]
+        self.wanted = {path: entry for path, entry in offered.items() if not known[path]}
         self.wanted |= {str(e.path): before for e in refused if (before := earlier(e, stored.get(str(e.path), "")))}
         self.wanted = dict(sorted(self.wanted.items(), key=lambda item: item[1].host))
         large = [entry.pem for entry in self.wanted.values() if entry.large]
@@ -129,14 +133,14 @@ class Keyring:
         secret_folder(self._folder)
         for entry in self.wanted.values():
             if entry not in failed:
-                replace(entry.path, entry.pem, 0o600)
+                replace_file(entry.path, entry.pem, 0o600)
         kept = [entry for entry in self.wanted.values() if entry.path.exists()]
         before = self._list.read_text().splitlines() if self._list.exists() else []
         lines = list_text(kept).splitlines()
         if not remove:
             mine = {line.split(" ")[0] for line in lines}
-            lines += [line for line in before if line.split(" ")[0] not in mine]
-        replace(self._list, "".join(f"{line}\n" for line in lines))
+            lines += [line for line in before if (own := line.split(" ")[0]) not in mine and Path(own).exists()]
+        replace_file(self._list, "".join(f"{line}\n" for line in lines))
         if remove:
             wanted = {entry.path.name for entry in kept}
             for path in self._folder.iterdir():

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _USUAL_PORTS = {"http": 80, "https": 443}
 _REST = "\\1"
+_FIRST_BYTE = "5s"
+_LARGEST = 2**63 - 2  # of which HAProxy knows one that is larger
 _CLIENTS = "size 100k expire 10s"
 """Of the table that counts requests: clients remembered, and for how long."""
 
@@ -75,19 +77,26 @@ def _literal(text: str) -> str:
 def _limits(policy: Policy) -> list[str]:
     """Refuse clients that ask too often, and bodies that are too large.
 
-    HAProxy cannot stop a body under way. So where a limit is set, a body must announce its length: 411 otherwise.
+    What is refused does not count, so that a client who asks too often gets as much as it may. HAProxy cannot stop a
+    body under way: where a limit is set, a body must announce its length, 411 otherwise. HTTP/2 announces none where
+    there is no body either; then the first byte is waited for.
     """
     lines: list[str] = []
     if policy.rate_limit:
         lines += [
-            f"stick-table type ipv6 {_CLIENTS} store http_req_rate(1s)",
+            f"stick-table type ipv6 {_CLIENTS} store gpc0,gpc0_rate(1s)",
             "http-request track-sc0 src",
-            f"http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt {policy.rate_limit} }}",
+            f"http-request deny deny_status 429 if {{ sc_gpc0_rate(0) ge {min(policy.rate_limit, _LARGEST)} }}",
+            "http-request sc-inc-gpc0(0)",
         ]
     if policy.max_body:
+        most = min(policy.max_body, _LARGEST)
+        untold = "!{ req.hdr(content-length) -m found } !{ req.hdr(upgrade) -m found }"
         lines += [
+            f"http-request deny deny_status 413 if {{ req.hdr(content-length) -m int gt {most} }}",
             "http-request return status 411 if { req.hdr(transfer-encoding) -m found }",
-            f"http-request deny deny_status 413 if {{ req.hdr_val(content-length) gt {policy.max_body} }}",
+            f"http-request wait-for-body time {_FIRST_BYTE} at-least 1 if {untold}",
+            f"http-request return status 411 if {untold} {{ req.body_size gt 0 }}",
         ]
     return lines
 

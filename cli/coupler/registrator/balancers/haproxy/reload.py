@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from coupler.registrator.balancers import BalancerError
-from coupler.registrator.balancers.haproxy.files import run
+from coupler.registrator.balancers.system import run
 
 if TYPE_CHECKING:
     from pathlib import Path

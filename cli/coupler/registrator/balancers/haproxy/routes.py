@@ -36,7 +36,7 @@ class Rule:
     def line(self) -> str:
         """Return the rule as HAProxy reads it."""
         conditions = [f"{{ var({_BACKEND}) -m str {self.group} }}"]
-        conditions += [f"{{ req.fhdr({name}) -m str '{value}' }}" for name, value in self.headers]
+        conditions += [f"{{ req.fhdr({name}) -m str -- '{value}' }}" for name, value in self.headers]
         return f"http-request set-var({_BACKEND}) str({self.backend}) if {' '.join(conditions)}"
 
 

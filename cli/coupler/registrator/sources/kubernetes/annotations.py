@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from coupler.registrator.model import MAX_PORT, MAX_WEIGHT, Balance, Host, Middleware, ModelError, Policy, Route
+from coupler.registrator.model import MAX_PORT, MAX_WEIGHT, Balance, Middleware, ModelError, Policy
+from coupler.registrator.sources.kubernetes import values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,18 +22,10 @@ if TYPE_CHECKING:
 ANCESTOR = "serviceloadbalancer/"
 """The prefix of the service-loadbalancer of kubernetes/contrib, whose annotations are read too."""
 
-LONG_TUNNEL = 3600.0
-"""Seconds that a WebSocket may be silent where `websocket` says true."""
-
 POD, SERVICE, INGRESS, ROUTE = "Pod", "Service", "Ingress", "HTTPRoute"
 _ANY = frozenset((POD, SERVICE, INGRESS, ROUTE))
 _WORKLOADS = frozenset((POD, SERVICE))
 _RULES = frozenset((SERVICE, INGRESS))
-_SIZE = re.compile(r"(\d+)([kKmMgG])?(i?[bB]?)")
-_TIME = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
-_ACL = re.compile(r"(?:(?:path|path_beg|-i|-m|beg)\s+)*(/\S*)")
-_UNITS = MappingProxyType({"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0})
-_POWERS = MappingProxyType({"k": 1, "m": 2, "g": 3})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,134 +73,6 @@ class Annotation:
     decisive: bool = False
 
 
-def _hosts(text: str) -> Mapping[str, Any]:
-    hosts = tuple(Route("host", "host", host.strip()).host for host in text.split(","))
-    if not all(hosts):
-        raise ValueError("a name is empty")
-    return {"hosts": hosts}
-
-
-def _path(text: str) -> Mapping[str, Any]:
-    return {"path": Route("path", "path", path=text, exact=True).path}
-
-
-def _flag(name: str) -> Callable[[str], Mapping[str, Any]]:
-    return lambda text: {name: _truth(text)}
-
-
-def _truth(text: str) -> bool:
-    word = text.strip().lower()
-    if word not in {"true", "false"}:
-        raise ValueError("it is neither")
-    return word == "true"
-
-
-def _whole(name: str, least: int, most: int) -> Callable[[str], Mapping[str, Any]]:
-    def read(text: str) -> Mapping[str, Any]:
-        number = int(text) if re.fullmatch(r"-?\d{1,12}", text.strip()) else None
-        if number is None:
-            raise ValueError("it is no whole number")
-        if not least <= number <= most:
-            raise ValueError("it is out of range")
-        return {name: number}
-
-    return read
-
-
-def _port(text: str) -> Mapping[str, Any]:
-    port = text.strip()
-    if port.isdecimal() and not 0 < int(port) <= MAX_PORT:
-        raise ValueError("it is out of range")
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", port):
-        raise ValueError("it is neither name nor number")
-    return {"port": port}
-
-
-def _scheme(text: str) -> Mapping[str, Any]:
-    if text.strip().lower() not in {"http", "https"}:
-        raise ValueError("it is no scheme that endpoints can speak")
-    return {"tls": text.strip().lower() == "https"}
-
-
-def _balance(text: str) -> Mapping[str, Any]:
-    try:
-        return {"balance": Balance(text.strip().lower())}
-    except ValueError:
-        raise ValueError("no balancer takes new servers with it while it runs") from None
-
-
-def _cookie(default: str) -> Callable[[str], Mapping[str, Any]]:
-    def read(text: str) -> Mapping[str, Any]:
-        word = text.strip()
-        if word.lower() in {"true", "false"}:
-            return {"sticky_cookie": default if word.lower() == "true" else None}
-        return {"sticky_cookie": word}
-
-    return read
-
-
-def duration(text: str) -> float:
-    """Return a time in seconds. Raises ValueError."""
-    found = _TIME.fullmatch(text.strip())
-    if not found:
-        raise ValueError("it is no time")
-    return float(found[1]) * _UNITS[found[2]]
-
-
-def _time(name: str) -> Callable[[str], Mapping[str, Any]]:
-    return lambda text: {name: duration(text)}
-
-
-def _size(text: str) -> Mapping[str, Any]:
-    found = _SIZE.fullmatch(text.strip())
-    if not found:
-        raise ValueError("it is no size")
-    # nginx and HAProxy mean powers of 1024 by k, m and g; Kubernetes does by Ki, Mi and Gi
-    return {"max_body": int(found[1]) * 1024 ** (_POWERS[found[2].lower()] if found[2] else 0)}
-
-
-def _websocket(text: str) -> Mapping[str, Any]:
-    return {"tunnel_timeout": LONG_TUNNEL} if _truth(text) else {}
-
-
-def _header(text: str) -> Mapping[str, Any]:
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise ValueError("it has no colon")
-    return {"canary_header": Route("header", "header", headers=((name.strip(), value.strip()),)).headers[0]}
-
-
-def _secret(text: str) -> Mapping[str, Any]:
-    name = text.strip()
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", name):
-        raise ValueError("it is no name of a Secret in the same namespace")
-    return {"tls_secret": name}
-
-
-def _group(text: str) -> Mapping[str, Any]:
-    name = text.strip()
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", name):
-        raise ValueError("it is no name")
-    return {"backend": name}
-
-
-def _hsts(text: str) -> Mapping[str, Any]:
-    return {"hsts": Host("hsts", hsts=round(duration(text))).hsts}
-
-
-def _ssl_termination(text: str) -> Mapping[str, Any]:
-    if _truth(text):
-        raise ValueError("the certificate has to be named by tls-secret")
-    return {}
-
-
-def _acl(text: str) -> Mapping[str, Any]:
-    found = _ACL.fullmatch(text.strip())
-    if not found:
-        raise ValueError("other conditions than a path are not read")
-    return {"path": Route("path", "path", path=found[1]).path}
-
-
 _SECONDS = "a time, such as 5s, 500ms, 2m or 2 (seconds)"
 _BOOLEAN = "true or false"
 
@@ -220,7 +84,7 @@ ANNOTATIONS = MappingProxyType(
                 "host",
                 "the host whose requests are taken; several are separated by commas",
                 "a host name, or `*.` with a name",
-                _hosts,
+                values.hosts,
                 _WORKLOADS,
                 decisive=True,
             ),
@@ -228,16 +92,18 @@ ANNOTATIONS = MappingProxyType(
                 "path",
                 "the path that is taken, with everything below it",
                 "a path that begins with `/`",
-                _path,
+                values.path,
                 _WORKLOADS,
                 decisive=True,
             ),
-            Annotation("exact", "only the path itself is taken", _BOOLEAN, _flag("exact"), _WORKLOADS, decisive=True),
+            Annotation(
+                "exact", "only the path itself is taken", _BOOLEAN, values.flag("exact"), _WORKLOADS, decisive=True
+            ),
             Annotation(
                 "port",
                 "the port of the pod or Service that requests go to",
                 "a port's name or number",
-                _port,
+                values.port,
                 _WORKLOADS,
                 decisive=True,
             ),
@@ -245,7 +111,7 @@ ANNOTATIONS = MappingProxyType(
                 "tcp-port",
                 "the balancer's port whose connections are taken",
                 f"a number from 1 to {MAX_PORT}",
-                _whole("tcp_port", 1, MAX_PORT),
+                values.whole("tcp_port", 1, MAX_PORT),
                 _WORKLOADS,
                 decisive=True,
             ),
@@ -253,7 +119,7 @@ ANNOTATIONS = MappingProxyType(
                 "backend",
                 "the pods that say the same form one backend",
                 "letters, digits, `-`, `_` and `.`",
-                _group,
+                values.group,
                 frozenset((POD,)),
                 decisive=True,
             ),
@@ -261,21 +127,21 @@ ANNOTATIONS = MappingProxyType(
                 "weight",
                 "how much an endpoint gets in relation to others",
                 f"a number from 0 to {MAX_WEIGHT}",
-                _whole("weight", 0, MAX_WEIGHT),
+                values.whole("weight", 0, MAX_WEIGHT),
                 _WORKLOADS,
             ),
             Annotation(
                 "drain-seconds",
                 "how long a terminating pod may finish what it has begun; without it, until it is gone",
                 _SECONDS,
-                _time("drain_seconds"),
+                values.time("drain_seconds"),
                 frozenset((POD,)),
             ),
             Annotation(
                 "priority",
                 "of two routes that take the same requests the higher one counts",
                 "a number from -1000 to 1000",
-                _whole("priority", -1000, 1000),
+                values.whole("priority", -1000, 1000),
                 _ANY - {ROUTE},
                 decisive=True,
             ),
@@ -283,7 +149,7 @@ ANNOTATIONS = MappingProxyType(
                 "canary-percent",
                 "the part of the requests that this object takes from another one's route for the same host and path",
                 "a number from 0 to 100",
-                _whole("canary_percent", 0, 100),
+                values.whole("canary_percent", 0, 100),
                 _RULES,
                 decisive=True,
             ),
@@ -291,7 +157,7 @@ ANNOTATIONS = MappingProxyType(
                 "canary-header",
                 "only requests with this header are taken",
                 "`Name: value`",
-                _header,
+                values.header,
                 _RULES,
                 decisive=True,
             ),
@@ -299,30 +165,30 @@ ANNOTATIONS = MappingProxyType(
                 "tls-secret",
                 "the Secret, of type kubernetes.io/tls, with the certificate of the host",
                 "the name of a Secret in the same namespace",
-                _secret,
+                values.secret,
                 _WORKLOADS,
             ),
             Annotation(
                 "redirect-to-ssl",
                 "plain requests for the hosts, where they have a certificate, are sent to TLS",
                 _BOOLEAN,
-                _flag("redirect"),
+                values.flag("redirect"),
                 _ANY - {ROUTE},
             ),
-            Annotation("hsts", "how long clients are to use TLS only", _SECONDS, _hsts, _ANY - {ROUTE}),
-            Annotation("scheme", "what the endpoints speak", "http or https", _scheme, of_policy=True),
+            Annotation("hsts", "how long clients are to use TLS only", _SECONDS, values.hsts, _ANY - {ROUTE}),
+            Annotation("scheme", "what the endpoints speak", "http or https", values.scheme, of_policy=True),
             Annotation(
                 "balance",
                 "how an endpoint is chosen",
                 ", ".join(Balance),
-                _balance,
+                values.balance,
                 of_policy=True,
             ),
             Annotation(
                 "sticky-cookie",
                 "the cookie that keeps a client with one endpoint",
                 "a name (letters, digits, `-`, `_`), true or false",
-                _cookie("coupler"),
+                values.cookie("coupler"),
                 of_policy=True,
             ),
             Annotation(
@@ -333,45 +199,51 @@ ANNOTATIONS = MappingProxyType(
                 of_policy=True,
             ),
             Annotation(
-                "connect-timeout", "how long a connection may take", _SECONDS, _time("connect_timeout"), of_policy=True
+                "connect-timeout",
+                "how long a connection may take",
+                _SECONDS,
+                values.time("connect_timeout"),
+                of_policy=True,
             ),
             Annotation(
-                "dial-timeout", "the same as connect-timeout", _SECONDS, _time("connect_timeout"), of_policy=True
+                "dial-timeout", "the same as connect-timeout", _SECONDS, values.time("connect_timeout"), of_policy=True
             ),
-            Annotation("read-timeout", "how long an answer may take", _SECONDS, _time("read_timeout"), of_policy=True),
+            Annotation(
+                "read-timeout", "how long an answer may take", _SECONDS, values.time("read_timeout"), of_policy=True
+            ),
             Annotation(
                 "websocket",
-                f"upgraded connections may be silent for {LONG_TUNNEL / 3600:.0f} hour",
+                f"upgraded connections may be silent for {values.LONG_TUNNEL / 3600:.0f} hour",
                 _BOOLEAN,
-                _websocket,
+                values.websocket,
                 of_policy=True,
             ),
             Annotation(
                 "tunnel-timeout",
                 "how long an upgraded connection (WebSocket) may be silent",
                 _SECONDS,
-                _time("tunnel_timeout"),
+                values.time("tunnel_timeout"),
                 of_policy=True,
             ),
             Annotation(
                 "max-body",
                 "how large a request's body may be",
                 "bytes, or a size such as 10m or 1Gi (powers of 1024)",
-                _size,
+                values.size,
                 of_policy=True,
             ),
             Annotation(
                 "rate-limit",
                 "how many requests a second one client address may make",
                 "a number above 0",
-                _whole("rate_limit", 1, 10**6),
+                values.whole("rate_limit", 1, 10**6),
                 of_policy=True,
             ),
             Annotation(
                 "proxy-protocol",
                 "endpoints are told the client's address by the PROXY protocol, version 2",
                 _BOOLEAN,
-                _flag("send_proxy"),
+                values.flag("send_proxy"),
                 of_policy=True,
             ),
         )
@@ -386,19 +258,23 @@ OF_ANCESTOR = MappingProxyType(
     {
         annotation.name: annotation
         for annotation in (
-            Annotation("lb.host", "as host", "a host name", _hosts, frozenset((SERVICE,)), decisive=True),
+            Annotation("lb.host", "as host", "a host name", values.hosts, frozenset((SERVICE,)), decisive=True),
             Annotation(
-                "lb.algorithm", "as balance", ", ".join(Balance), _balance, frozenset((SERVICE,)), of_policy=True
+                "lb.algorithm", "as balance", ", ".join(Balance), values.balance, frozenset((SERVICE,)), of_policy=True
             ),
             Annotation(
-                "lb.sslTerm", "name the certificate by tls-secret", "false", _ssl_termination, frozenset((SERVICE,))
+                "lb.sslTerm",
+                "name the certificate by tls-secret",
+                "false",
+                values.ssl_termination,
+                frozenset((SERVICE,)),
             ),
-            Annotation("lb.aclMatch", "as path", "a path", _acl, frozenset((SERVICE,)), decisive=True),
+            Annotation("lb.aclMatch", "as path", "a path", values.acl, frozenset((SERVICE,)), decisive=True),
             Annotation(
                 "lb.cookie-sticky-session",
                 "as sticky-cookie, named SERVERID",
                 _BOOLEAN,
-                _cookie("SERVERID"),
+                values.cookie("SERVERID"),
                 frozenset((SERVICE,)),
                 of_policy=True,
             ),
@@ -454,7 +330,7 @@ class _Reading:
     def take(self, annotation: Annotation, prefix: str, given: Mapping[str, str], base: Mapping[str, str]) -> None:
         name = prefix + annotation.name
         if name in given and self.on not in annotation.on:
-            self.complaints.append(f"{name}: {given[name]!r} has no meaning on a {self.on}")
+            self.complaints.append(f"{name}: {given[name]!r} has no meaning on objects of kind {self.on}")
             return
         if name not in given and name not in base:
             return
@@ -485,8 +361,12 @@ class _Reading:
         table, own = (ANNOTATIONS if prefix == self.prefix else OF_ANCESTOR), name.removeprefix(prefix)
         if own in table or own in _READ_TOGETHER:
             return
-        near = difflib.get_close_matches(own, table, n=1)
-        hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known are {', '.join(table)}"
+        near = difflib.get_close_matches(own, table, n=2)
+        hint = (
+            f"; did you mean {' or '.join(prefix + other for other in near)}?"
+            if near
+            else f"; known are {', '.join(table)}"
+        )
         self.complaints.append(f"{name}: {text!r} is of no use: there is no such annotation{hint}")
 
     def forget(self, name: str) -> None:

@@ -49,7 +49,7 @@ class ApiError(CouplerError):
         details: Mapping[str, Any] | None = None,
         request: str = "",
     ) -> None:
-        said = f"the API server answered {status} {reason}" if status else "the API server does not answer"
+        said = f"the API server answered {status} {reason}".rstrip() if status else "the API server does not answer"
         super().__init__(f"{said} to {request}" if request else said, message, _NEXT_STEPS.get(status))
         self.status, self.reason, self.message, self.retry_after = status, reason, message, retry_after
         self.details: Mapping[str, Any] = details or {}

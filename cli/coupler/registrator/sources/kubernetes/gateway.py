@@ -74,6 +74,12 @@ class Listener:
         """Whether routes may attach to it."""
         return self.accepted.holds and not self.conflict.holds
 
+    def wrong(self) -> list[Condition]:
+        """Return what is wrong with it; of a Secret that is named, whoever looks at hosts will tell."""
+        found = [self.accepted] if not self.accepted.holds else []
+        found += [self.conflict] if self.conflict.holds else []
+        return found + ([self.resolved] if not self.resolved.holds and not self.secret else [])
+
     def conditions(self) -> list[Condition]:
         """Return all its conditions."""
         ready = self.usable and self.resolved.holds
@@ -133,10 +139,14 @@ def _gate(entry: Kept, objects: Objects, settings: KubernetesSettings, into: Tra
     gate = Gate(entry, listeners)
     for listener in listeners:
         _accept(listener, settings)
+        if entry.spec.get("addresses"):
+            listener.accepted = no("Accepted", "Pending", "the Gateway is not accepted")
         _conflict(listener, listeners)
         _kinds(listener)
         if listener.protocol == "HTTPS":
             _certificate(gate, listener, objects)
+        for wrong in listener.wrong():
+            into.complain(entry.about, f"listener {listener.name}: {wrong.reason}: {wrong.message}")
         if listener.secret and listener.usable:
             into.hosts.append(HostClaim(entry.about, entry.created, listener.hostname, listener.secret))
     return gate

@@ -53,6 +53,13 @@ class Attachment:
                 parent.accepted = no("Accepted", "UnsupportedValue", message)
                 parent.places = []
 
+    def remark(self, message: str) -> None:
+        """Add to what is said where the route is accepted."""
+        for parent in self.parents:
+            if parent.accepted.holds and message not in parent.accepted.message:
+                said = "; ".join(filter(None, (parent.accepted.message, message)))
+                parent.accepted = yes("Accepted", "Accepted", said)
+
     def hosts(self, protocol: str) -> dict[str, Key | None]:
         """Return its hosts at the listeners of a protocol, with their Secrets."""
         found: dict[str, Key | None] = {}
@@ -72,9 +79,10 @@ def translate(gates: Sequence[Gate], objects: Objects, settings: KubernetesSetti
     _keep_apart(web)
     secured = _secured(gates)
     for attachment in web:
-        _http_routes(attachment, secured, into)
+        _http_routes(attachment, secured, objects, into)
+    owners: dict[int, str] = {}
     for attachment in connections:
-        _tcp_routes(attachment, objects, settings, into)
+        _tcp_routes(attachment, owners, objects, settings, into)
     for attachment in (*web, *connections):
         for parent in attachment.parents:
             for listener, _ in parent.places:
@@ -130,7 +138,7 @@ def _parent(kept: Kept, kind: str, ref: Json, gate: Gate, objects: Objects) -> A
         and _allows(listener, gate, kept.about.namespace, objects)
     ]
     if not allowing:
-        return refused("NotAllowedByListeners", f"no listener takes a {kind} of namespace {kept.about.namespace}")
+        return refused("NotAllowedByListeners", f"no listener takes {kind}s of namespace {kept.about.namespace}")
     if kind == "TCPRoute":
         return Attached(ref, yes("Accepted", "Accepted"), [(listener, [""]) for listener in allowing])
     places = [(entry, intersection(entry.hostname, kept.spec.get("hostnames") or ())) for entry in allowing]
@@ -217,12 +225,16 @@ def _secret_of(host: str, secured: dict[str, Key]) -> Key | None:
     return secured.get(host) or secured.get(wild) or secured.get("")
 
 
-def _http_routes(attachment: Attachment, secured: dict[str, Key], into: Translation) -> None:
+def _http_routes(attachment: Attachment, secured: dict[str, Key], objects: Objects, into: Translation) -> None:
     kept, plain, safe = attachment.kept, attachment.hosts("HTTP"), attachment.hosts("HTTPS")
     for host in dict.fromkeys((*plain, *safe)):
-        if host in safe and host not in plain:
-            into.hosts.append(HostClaim(kept.about, kept.created, host, safe[host], redirect=True))
-        secret = _secret_of(host, secured)
+        certified, secret = safe.get(host), _secret_of(host, secured)
+        if host not in plain:
+            if certified is None or objects.secrets.get(certified) is None:
+                continue  # without a certificate it would be served over plain HTTP
+            into.hosts.append(HostClaim(kept.about, kept.created, host, certified, redirect=True))
+        elif host not in safe and secret and not all(map(only_redirects, attachment.rules)):
+            attachment.remark(f"{host or 'any host'} is answered over TLS too, since it has a certificate")
         for rule in attachment.rules:
             if only_redirects(rule) and host in plain and host not in safe and secret:
                 into.hosts.append(HostClaim(kept.about, kept.created, host, secret, redirect=True))
@@ -232,7 +244,9 @@ def _http_routes(attachment: Attachment, secured: dict[str, Key], into: Translat
                 into.claim(kept.about, kept.created, partial(match.route, host, backend), None)
 
 
-def _tcp_routes(attachment: Attachment, objects: Objects, settings: KubernetesSettings, into: Translation) -> None:
+def _tcp_routes(
+    attachment: Attachment, owners: dict[int, str], objects: Objects, settings: KubernetesSettings, into: Translation
+) -> None:
     kept = attachment.kept
     if not any(parent.accepted.holds for parent in attachment.parents):
         return
@@ -240,11 +254,16 @@ def _tcp_routes(attachment: Attachment, objects: Objects, settings: KubernetesSe
     if len(rules) != 1:
         attachment.refuse(f"there are {len(rules)} rules; exactly one is supported")
         return
+    taken = sorted({listener.port for parent in attachment.parents for listener, _ in parent.places} & owners.keys())
+    if taken:
+        attachment.refuse(f"port {taken[0]} belongs to {owners[taken[0]]}, which is older: a port has one owner")
+        return
     backends = Backends(kept, objects, settings)
     plan = backends.tcp_plan(rules[0].get("backendRefs") or ())
     attachment.resolved = backends.resolved()
     for parent in attachment.parents:
         for listener, _ in parent.places:
+            owners[listener.port] = str(kept.about)
             name = f"{kept.about.namespace}/{kept.about.name}:{listener.port}/tcp"
             into.claim(kept.about, kept.created, partial(TcpRoute, name, into.plan(plan), listener.port), None)
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from coupler.registrator.model import Mode, ModelError, Policy, Redirect, Route
-from coupler.registrator.sources.kubernetes.annotations import ROUTE, SERVICE, duration, read
+from coupler.registrator.sources.kubernetes.annotations import ROUTE, SERVICE, read
 from coupler.registrator.sources.kubernetes.announced import for_tcp
 from coupler.registrator.sources.kubernetes.conditions import Condition, no, yes
 from coupler.registrator.sources.kubernetes.gateway import GROUP
 from coupler.registrator.sources.kubernetes.plan import Part, Plan
 from coupler.registrator.sources.kubernetes.services import Found, find
+from coupler.registrator.sources.kubernetes.values import duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -86,14 +86,12 @@ class Translation:
     plans: dict[str, Plan] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
     hosts: list[HostClaim] = field(default_factory=list)
-    complaints: list[Complaint] = field(default_factory=list)
+    complaints: dict[Complaint, None] = field(default_factory=dict)
     wishes: list[Wish] = field(default_factory=list)
 
     def complain(self, about: Reference, message: str) -> None:
         """Say what is wrong with an object, once."""
-        complaint = Complaint(about, message)
-        if complaint not in self.complaints:
-            self.complaints.append(complaint)
+        self.complaints.setdefault(Complaint(about, message))
 
     def claim(self, about: Reference, created: str, make: Callable[[], Route | TcpRoute], percent: int | None) -> bool:
         """Add the route that `make` returns, and complain where it cannot be; return whether it can."""

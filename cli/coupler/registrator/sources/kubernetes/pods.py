@@ -203,11 +203,10 @@ class Pods:
 
     def outline(self, group: Group) -> object:
         """Return what of a group decides about routes: where it changes, endpoints are not all that did."""
-        leader = self.leader(group)
-        if leader is None:
-            return None
-        said = frozenset((pod.annotations, pod.ports) for pod in self.of(group))
-        return leader.annotations, leader.about.uid if len(said) > 1 else "", said
+        pods = self.of(group)
+        said = frozenset((pod.annotations, pod.ports) for pod in pods)
+        leader = self.leader(group) if len(said) > 1 else None
+        return (said, leader.about.uid if leader else "") if pods else None
 
 
 def translate(pods: Pods, into: Translation) -> None:
@@ -216,22 +215,25 @@ def translate(pods: Pods, into: Translation) -> None:
         leader = pods.leader(group)
         if leader is not None:
             _complain(pods, group, leader, into)
-            _routes(group, leader, pods.asked(leader), into)
+            _routes(group, pods.asked(leader), into)
+
+
+def _about(group: Group) -> Reference:
+    """Return what complaints are about: pods come and go, and say the same wrong thing a thousand times."""
+    return Reference("v1", "Pods", group.namespace, group.name, "")
 
 
 def _complain(pods: Pods, group: Group, leader: Pod, into: Translation) -> None:
+    theirs = pods.asked(leader)
     for pod in pods.of(group):
         asked = pods.asked(pod)
         for text in asked.complaints:
-            into.complain(pod.about, text)
+            into.complain(_about(group), text)
         port, why = port_of(pod, asked)
         if port is None and _wants(asked):
-            into.complain(pod.about, why)
-        theirs = pods.asked(leader)
-        if pod.leaving is None and _said(asked) != _said(theirs):
-            into.complain(
-                pod.about, f"says of routes what {leader.about} does not, which is newer or ready, and counts"
-            )
+            into.complain(_about(group), why)
+        if _said(asked) != _said(theirs):
+            into.complain(_about(group), f"its pods differ in their routes: those of {leader.about.name} count")
 
 
 def _wants(asked: Asked) -> bool:
@@ -242,13 +244,17 @@ def _said(asked: Asked) -> object:
     return asked.hosts, asked.path, asked.exact, asked.tcp_port, asked.priority, asked.policy, asked.middlewares
 
 
-def _routes(group: Group, leader: Pod, asked: Asked, into: Translation) -> None:
+_NO_AGE = "~"
+"""Sorts behind every time: a group of pods has no age, and yields to objects that stay."""
+
+
+def _routes(group: Group, asked: Asked, into: Translation) -> None:
     if asked.broken:
         return
     name = f"{group.namespace}/{group.name}"
     parts = (Part(1, group),)
     if asked.of_http:
         backend = into.plan(Plan(name, parts, policy=asked.policy))
-        add_routes(asked, name, backend, leader.about, leader.created, into)
+        add_routes(asked, name, backend, _about(group), _NO_AGE, into)
     if asked.tcp_port is not None:
-        add_tcp_route(asked, name, parts, leader.about, leader.created, into)
+        add_tcp_route(asked, name, parts, _about(group), _NO_AGE, into)

@@ -74,9 +74,7 @@ def read_service(item: Json, prefixes: tuple[str, ...]) -> Service:
         )
         for port in spec.get("ports") or ()
     )
-    wanted: Json = {
-        name: spec[name] for name in ("loadBalancerClass", "loadBalancerIP", "externalName") if name in spec
-    }
+    wanted: Json = {name: spec[name] for name in _KEPT if name in spec}
     small = Kept(kept.about, kept.created, 0, "", kept.annotations, (), wanted, kept.status)
     return Service(small, spec.get("type") or "ClusterIP", ports, tuple(spec.get("ipFamilies") or ()))
 

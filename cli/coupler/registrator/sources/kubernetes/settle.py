@@ -29,7 +29,7 @@ def settle_routes(into: Translation) -> tuple[list[Route], list[TcpRoute]]:
     for claim in sorted(ordinary, key=_rank):
         match = _match(claim.route)
         winner = winners.setdefault(match, claim)
-        if winner is not claim and (winner.about, winner.route.backend) != (claim.about, claim.route.backend):
+        if winner.route.backend != claim.route.backend:
             into.complain(claim.about, _lost(claim, winner))
     _split(winners, canaries, into)
     routes = [claim.route for claim in winners.values()]
@@ -67,7 +67,7 @@ def _lost(claim: Claim, winner: Claim) -> str:
         return f"port {claim.route.port} belongs to {winner.about}, which is older: a port has one owner"
     host, path, exact, headers = claim.route.match
     what = f"{host or 'any host'}{path}{' (exact)' if exact else ''}{f' with {dict(headers)}' if headers else ''}"
-    return f"{what} belongs to {winner.about}, which is older or has a higher priority"
+    return f"{what} belongs to {winner.about}: the higher priority, the older object, then the smaller name has it"
 
 
 def _split(winners: dict[object, Claim], canaries: Sequence[Claim], into: Translation) -> None:

@@ -90,23 +90,26 @@ def followed(settings: KubernetesSettings) -> list[Followed]:
 class Feed:
     """Takes what one reflector says. What it has told of is its own to let go of, and nothing else."""
 
-    def __init__(self, source: Kubernetes, kind: str) -> None:
+    def __init__(self, source: Kubernetes, kind: str, api: str) -> None:
         self._source, self._kind, self._own = source, kind, set[Key]()
+        self._api = api.removeprefix("/apis/").removeprefix("/api/")
+
+    def _note_api(self) -> None:
+        if self._kind in self._source.world.apis:
+            self._source.world.apis[self._kind] = self._api  # where its status is written to
 
     def replaced(self, objects: Iterable[Json]) -> None:
         """Take a whole list."""
-        world, touch, seen = self._source.world, NOTHING, set[Key]()
-        for item in objects:
-            seen.add(key_of(item))
-            touch |= world.put(self._kind, item)
-        for key in self._own - seen:
-            touch |= world.drop(self._kind, key)
-        self._own = seen
+        items = list(objects)
+        if items:
+            self._note_api()
+        touch, self._own = self._source.world.replace(self._kind, items, self._own)
         self._source.told(touch, relisted=True)
 
     def changed(self, item: Json) -> None:
         """Take an object."""
         self._own.add(key_of(item))
+        self._note_api()
         touch = self._source.world.put(self._kind, item)
         self._source.told(touch, since=self._since(item))
 
@@ -258,21 +261,17 @@ class Kubernetes:
     def _begin(self, entry: Followed) -> None:
         """Follow the next version of a kind."""
         place = len(entry.reflectors)
-        feed = Feed(self, entry.kinds[place])
+        feed = Feed(self, entry.kinds[place], entry.collections[place].api)
         reflector = self._reflector(entry.collections[place], feed)
         entry.reflectors.append(reflector)
         if self._tasks is not None:
             self._tasks.create_task(reflector.run())
 
     def _alternate(self) -> None:
-        """Follow another version of a kind where the server does not have the one before; note which it has."""
+        """Follow another version of a kind where the server does not have the one before."""
         for entry in self._followed:
             if entry.reflectors and entry.reflectors[-1].absent and len(entry.reflectors) < len(entry.collections):
                 self._begin(entry)
-            for kind, reflector in zip(entry.kinds, entry.reflectors, strict=False):
-                if kind in self.world.apis and reflector.synced and not reflector.absent:
-                    self.world.apis[kind] = reflector.collection.api.removeprefix("/apis/").removeprefix("/api/")
-                    break
 
     def _reflector(self, collection: Collection, feed: Feed | SecretFeed) -> Reflector:
         return Reflector(self._client, collection, feed, **self._tunables)  # type: ignore[arg-type]

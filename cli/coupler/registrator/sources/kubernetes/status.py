@@ -11,7 +11,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from coupler.registrator.sources.kubernetes import notices
 from coupler.registrator.sources.kubernetes.client import ApiError
@@ -34,13 +34,6 @@ class _Task:
     wish: Wish
     due: float = 0.0
     failures: int = 0
-
-
-class Sink(Protocol):
-    """Who takes what is to be written."""
-
-    def want(self, wishes: Iterable[Wish], complaints: Iterable[Complaint]) -> None:
-        """Take all that differs now, and all that is wrong now."""
 
 
 class Writer:

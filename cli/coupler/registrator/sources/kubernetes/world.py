@@ -52,6 +52,8 @@ class Touch:
     statuses: bool = False
 
     def __or__(self, other: Touch) -> Touch:
+        if other.groups <= self.groups and self.routes >= other.routes and self.statuses >= other.statuses:
+            return self  # of a long list, most
         return Touch(self.groups | other.groups, self.routes or other.routes, self.statuses or other.statuses)
 
     def __bool__(self) -> bool:
@@ -76,6 +78,7 @@ class World:
         self.wanted: frozenset[Key] = frozenset()
         self.complaints: tuple[Complaint, ...] = ()
         self.wishes: tuple[Wish, ...] = ()
+        self._outlines: dict[Group, object] = {}
         self._addresses: dict[Key, str] = {}
         self._plans: dict[str, Plan] = {}
         self._uses: dict[Group, set[str]] = {}
@@ -90,7 +93,7 @@ class World:
         key = key_of(item)
         match kind:
             case "Pod":
-                touch = self._pods_after(key, item)
+                touch = self._pods_touch(self.pods.put(item))
             case "Service":
                 touch = self._put_service(key, read_service(item, self.settings.prefixes))
             case "EndpointSlice" | "Endpoints":
@@ -106,7 +109,7 @@ class World:
         """Let go of an object, if it is still the one with `uid`; None for whichever it is."""
         match kind:
             case "Pod":
-                touch = self._pods_after(key, None, uid)
+                touch = self._pods_touch(self.pods.drop(key, uid))
             case "EndpointSlice" | "Endpoints":
                 touch = Touch(self.slices.drop(key, uid))
             case "Secret":
@@ -125,16 +128,25 @@ class World:
                 touch = ROUTES if gone else NOTHING
         return self.touched(touch)
 
-    def replace(self, kind: str, items: Iterable[Json]) -> Touch:
-        """Take all objects of a kind: what is not among them is gone."""
-        before = self.keys(kind)
-        touch, seen = NOTHING, set()
+    def replace(self, kind: str, items: Iterable[Json], own: Set[Key] | None = None) -> tuple[Touch, set[Key]]:
+        """Take all objects of a kind: what is not among them is gone; with `own`, of these names only.
+
+        Returns their names too.
+        """
+        before = self.keys(kind) if own is None else own
+        touch, groups, seen = NOTHING, set[Group](), set[Key]()
         for item in items:
             seen.add(key_of(item))
-            touch |= self.put(kind, item)
+            if kind == POD:
+                groups |= self.pods.put(item)
+            else:
+                touch |= self.put(kind, item)
         for key in before - seen:
-            touch |= self.drop(kind, key)
-        return touch
+            if kind == POD:
+                groups |= self.pods.drop(key, None)
+            else:
+                touch |= self.drop(kind, key)
+        return self.touched(touch | self._pods_touch(groups)), seen
 
     def keys(self, kind: str) -> set[Key]:
         """Return the names of the objects that are known."""
@@ -182,16 +194,17 @@ class World:
         same = replace(before, status=fresh.status, version=fresh.version, generation=fresh.generation) == fresh
         return STATUSES if same else ROUTES
 
-    def _pods_after(self, key: Key, item: Json | None, uid: str | None = None) -> Touch:
-        """Take or let go of a pod; routes are touched where it decides about them, or did."""
-        known = self.pods.get(key)
-        fresh = pods.read_pod(item, self.settings.prefix) if item else None
-        groups = {pod.owner for pod in (known, fresh) if pod}
-        before = {group: self.pods.outline(group) for group in groups}
-        touched = self.pods.put(item) if item else self.pods.drop(key, uid)
-        if any(self.pods.outline(group) != outline for group, outline in before.items()):
-            return Touch(touched, routes=True)
-        return Touch(touched)
+    def _pods_touch(self, groups: Set[Group]) -> Touch:
+        """Return what pods of these groups have changed: routes too, where what decides about them did."""
+        routes = False
+        for group in groups:
+            outline = self.pods.outline(group)
+            if outline != self._outlines.get(group):
+                routes = True
+                self._outlines[group] = outline
+            if outline is None:
+                self._outlines.pop(group, None)
+        return Touch(frozenset(groups), routes=routes)
 
     def _compile(self, now: float) -> None:
         """Translate all objects, and make all backends."""
