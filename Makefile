@@ -2,6 +2,7 @@
 # make test    every check and every test, the lab end to end included
 # make check   ruff, mypy, import-linter, yamllint, ansible-lint, shellcheck
 # make bench   benchmarks, as ratios
+# make registrator  the load-balancer registrator for machines without Python, into dist/
 # make fuzz    24,000 new documents against the cloud-config engine: some ten minutes
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ TEST_PACKAGES := shellcheck vagrant vagrant-libvirt libfaketime haproxy nginx li
 VAGRANT_PACKAGES := libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system libvirt-clients qemu-system-x86 \
 	qemu-utils dnsmasq-base iptables
 
-.PHONY: demo test check bench fuzz test-vagrant schema golden clean
+.PHONY: demo test check bench fuzz registrator test-vagrant schema golden clean
 
 demo: $(VENV)/lab.installed
 	@mkdir -p $(DEMO)
@@ -49,6 +50,10 @@ fuzz: $(VENV)/dev.installed
 test-vagrant: $(VENV)/dev.installed
 	@tests/packages.sh $(TEST_PACKAGES) $(VAGRANT_PACKAGES)
 	$(BIN)/python tests/e2e/vagrant/up.py 3
+
+# Linked to this machine's C library: it runs where that is as new, as on Flatcar.
+registrator: $(VENV)/lab.installed
+	$(BIN)/python -m coupler.lab.registrator dist
 
 # What is checked in and made from the code: the JSON Schema, and the golden documents (read the diff).
 schema: $(VENV)/dev.installed
