@@ -277,6 +277,16 @@ def test_a_way_to_kubernetes_that_is_none_is_named_before_anything_is_done(
     assert "Traceback" not in ended.stderr
 
 
+def test_a_folder_that_is_not_there_ends_it_with_a_reason(registrator: Registrator) -> None:
+    registrator.settings["balancers"]["haproxy"]["config"] = str(registrator.folder / "nowhere" / "coupler.cfg")
+    registrator.folder.mkdir()
+    registrator.write()
+    ended = registrator.run("run", "--config", str(registrator.config))
+    assert ended.returncode == 1
+    assert "does its folder exist" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_hand_made_reload_costs_no_request_and_is_looked_through(
     etcd: Etcd, haproxy: Balancer, registrator: Registrator, apps: Callable[..., App]
 ) -> None:
