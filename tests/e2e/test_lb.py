@@ -25,6 +25,8 @@ STATE_OF_NODE = """
 find /etc /opt /var/lib/coupler /var/lib/coupler-registrator -xdev -path '*/repository.git' -prune \\
     -o -printf '%p %m %s %C@\\n' | sort
 systemctl show -p Id,InvocationID,NRestarts,MainPID coupler-registrator coupler-haproxy etcd
+journalctl --quiet --output=cat _PID=1 | grep -c Reloading
+true
 """
 """Everything that a run could change: files (the last column is the time of the inode's last change) and units."""
 
