@@ -77,7 +77,8 @@ settle() {
 }
 
 "$check" || mkdir -p "$state" || answer true "cannot make $state"
-"$check" || chmod 0755 "$folder"
+# What it runs as must be able to look into it.
+[ "$(stat -c %a "$folder" 2> /dev/null)" = 755 ] || "$check" || chmod 0755 "$folder"
 while read -r line; do
     # shellcheck disable=SC2086 # the columns are words of their own
     case $line in '' | '#'*) ;; *) program $line ;; esac
@@ -92,15 +93,18 @@ fi
 for kind in haproxy nginx; do
     if [ -e "$units/coupler-$kind.service" ] && [ ! -e "$staging/root$units/coupler-$kind.service" ]; then
         changed=true files="$files $units/coupler-$kind.service"
-        "$check" || { systemctl --quiet disable --now "coupler-$kind" && rm -f "$units/coupler-$kind.service" "$state/coupler-$kind."*; } ||
-            answer true "coupler-$kind cannot be stopped"
+        "$check" || { systemctl --quiet disable --now "coupler-$kind" && rm -f "$units/coupler-$kind.service" "$state/coupler-$kind."* &&
+            systemctl daemon-reload; } || answer true "coupler-$kind cannot be stopped"
     fi
 done
-"$check" || systemctl daemon-reload
 
 registrator=coupler-registrator.service
 for unit in "$staging/root$units"/coupler-*.service; do
     unit=${unit##*/}
+    if [ "$(systemctl show -P NeedDaemonReload "$unit")" = yes ]; then
+        changed=true
+        "$check" || systemctl daemon-reload
+    fi
     if ! systemctl --quiet is-enabled "$unit" 2> /dev/null; then
         changed=true
         "$check" || systemctl --quiet enable "$unit" || answer true "$unit cannot be enabled"
