@@ -52,11 +52,6 @@ class Election(Protocol):
         """Lead no more, and let others lead at once."""
 
 
-def leader_key(name: str) -> str:
-    """Return the key under which the registrators of one name elect their leader."""
-    return f"coupler/registrator/{name}/leader"
-
-
 class _Elector:
     """What both APIs do alike: `_tenure` leads once and returns or raises when that is over."""
 

@@ -13,14 +13,14 @@ from tests.contract.etcd_client.following import until
 from coupler.registrator.etcd.endpoints import Access
 from coupler.registrator.etcd.v2 import EtcdV2
 from coupler.registrator.etcd.v3 import Created, EtcdV3, Put
-from coupler.registrator.leader import ElectionV2, ElectionV3, leader_key
+from coupler.registrator.leader import ElectionV2, ElectionV3
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.contract.etcd import Etcd, EtcdCluster
 
-KEY = leader_key("shop")
+KEY = "coupler/registrator/shop"
 APIS = {"v2": (EtcdV2, ElectionV2), "v3": (EtcdV3, ElectionV3)}
 
 
