@@ -182,11 +182,13 @@ def test_when_the_leader_is_killed_the_other_takes_over(
         await routed(site, 1001)
         second.start()
         assert [one.state()["balancers"][0]["leads"] for one in (first, second)] == [True, False]
+        before = len(site.events)
         first.kill()
+        await leads(second)
+        assert site.events[before:] == [], "what it wrote went with it"
         put(kube, 1002)
         kube.delete("pods", "shop-1001")
         await routed(site, 1002)
-        assert second.state()["balancers"][0]["leads"]
 
     play(etcd, scenario)
 
