@@ -1,4 +1,4 @@
-"""docs/cluster-yaml.md and load-balancer.md: their examples load, and the tables list every key with the default that the model has."""
+"""docs/cluster-yaml.md and load-balancer.md: examples load, and tables list every key with the model's default."""
 
 from __future__ import annotations
 
