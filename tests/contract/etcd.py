@@ -61,6 +61,11 @@ class EtcdCluster:
         self._peers = tuple(f"http://127.0.0.1:{free_port()}" for _ in range(members))
         self.processes: list[subprocess.Popen[bytes] | None] = [None] * members
 
+    @property
+    def url(self) -> str:
+        """The address of the first member."""
+        return self.urls[0]
+
     def start(self, member: int) -> None:
         url, peer = self.urls[member], self._peers[member]
         argv = ["etcd", "--name", f"m{member}", "--data-dir", str(self.folder / f"m{member}"), "--log-level", "error"]

@@ -244,6 +244,9 @@ def test_without_leave_to_remove_nothing_goes(haproxy: Balancer, apps: Callable[
     before, text = haproxy.servers(), haproxy.config.read_text()
     asyncio.run(haproxy.adapter().apply(site(one), None, remove=False))
     asyncio.run(haproxy.adapter().apply(Desired(), None, remove=False))
+    adapter = haproxy.adapter()
+    another = asyncio.run(adapter.apply(site(one, read_timeout=5.0), None, remove=False))
+    assert (another.pending, adapter.reloads) == ({"shop"}, 0), "a reload would drop what a source has not said yet"
     assert haproxy.servers() == before
     assert haproxy.config.read_text() == text
     assert haproxy.get()[0] == 200

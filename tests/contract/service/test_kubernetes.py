@@ -118,6 +118,28 @@ def test_the_server_is_away_and_comes_back_with_its_history_compacted(
     assert load.failures == []
 
 
+def test_the_address_of_a_pod_that_is_gone_may_be_another_ones(
+    kube: KubeThread, haproxy: Balancer, registrator: Registrator, apps: Callable[..., App]
+) -> None:
+    one, two = apps("one"), apps("two")
+    site(kube, one, two)
+    kube.put(service("web", 80), ingress("web", "web.test", "web"))
+    registrator.start()
+    with Load(haproxy.port) as load:
+        # whose address it was is deleted after the next ones have it, one of them in the same service
+        kube.put(endpoint_slice("web-new", "web", one.port, ("web-new", "127.0.0.1", "ready")))
+        kube.put(endpoint_slice("shop-new", "shop", one.port, ("shop-new", "127.0.0.1", "ready")))
+        eventually(lambda: haproxy.get(host="web.test") == (200, "one"), "the next one gets nothing")
+        kube.delete("endpointslices", "shop-one")
+        eventually(lambda: instances(registrator) == {"two": "ready", "shop-new": "ready"}, "who left is still there")
+        eventually(registrator.ready, "it is never in step")
+        served = one.served
+        load.more()
+        assert one.served > served, "the late word took away the next one's address"
+        assert haproxy.get(host="web.test") == (200, "one")
+    assert load.failures == []
+
+
 @pytest.mark.parametrize("kube", ["1.21"], indirect=True)
 def test_a_relist_that_is_suddenly_empty_removes_nothing(
     kube: KubeThread, haproxy: Balancer, registrator: Registrator, apps: Callable[..., App]

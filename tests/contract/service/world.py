@@ -20,10 +20,14 @@ SOURCES = Path(__file__).parents[3] / "cli"
 
 @dataclass
 class Registrator:
-    """`registrator run` with a configuration file of its own; it may be killed and started again."""
+    """`registrator run` with a configuration file of its own; it may be killed and started again.
+
+    `words` are what its command line says in place of a file.
+    """
 
     folder: Path
-    settings: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
@@ -48,7 +52,8 @@ class Registrator:
         """Start it, and wait until everything is in step."""
         self.folder.mkdir(exist_ok=True)
         self.write()
-        argv = [sys.executable, "-m", "coupler.registrator", "run", "--config", str(self.config), *words]
+        given = (*self.words, "--listen", f"127.0.0.1:{self.port}") if self.words else ("--config", str(self.config))
+        argv = [sys.executable, "-m", "coupler.registrator", "run", *given, *words]
         environment = os.environ | {"PYTHONPATH": str(SOURCES)} | self.environment
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, env=environment)
@@ -66,6 +71,14 @@ class Registrator:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(DEADLINE)
+
+    def pause(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -87,7 +100,7 @@ class Registrator:
     def ready(self) -> bool:
         assert self.process is None or self.process.poll() is None, self.log.read_text()
         try:
-            return self.get("/readyz")[0] == 200 and not self.state()["balancers"][0]["pending"]
+            return self.get("/readyz")[0] == 200 and not any(each["pending"] for each in self.state()["balancers"])
         except OSError:
             return False
 

@@ -15,6 +15,7 @@ from tests.fakes.vulcand import NOT_FOUND, Vulcand
 
 from coupler.registrator.balancers.vulcand.adapter import Vulcand as Adapter
 from coupler.registrator.balancers.vulcand.keys import KeysV2, KeysV3
+from coupler.registrator.etcd import EtcdError
 from coupler.registrator.etcd.endpoints import Access
 from coupler.registrator.etcd.v2 import EtcdV2
 from coupler.registrator.etcd.v3 import EtcdV3
@@ -23,7 +24,7 @@ from coupler.registrator.model import Backend, Desired, Endpoint, Route
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from tests.contract.etcd import Etcd
+    from tests.contract.etcd import Etcd, EtcdCluster
 
 APIS = ("v2", "v3")
 PREFIX = "vulcand"
@@ -48,7 +49,7 @@ def at(*ports: int) -> tuple[int, frozenset[str]]:
 class World:
     """The fake follows a real etcd by a watch of its own, and sees actions as a real vulcand sees them."""
 
-    def __init__(self, api: str, etcd: Etcd, **options: Any) -> None:
+    def __init__(self, api: str, etcd: Etcd | EtcdCluster, **options: Any) -> None:
         self.api, self.etcd = api, etcd
         access = Access((etcd.url,), request_timeout=3.0)
         self.store: Any = EtcdV2(access) if api == "v2" else EtcdV3(access)
@@ -118,13 +119,10 @@ class World:
 
     async def _follow(self) -> None:
         revision = self.seen = await self.revision()
-        if self.api == "v3":
-            async for batch in self.store.watch(f"{PREFIX}/", revision + 1):
-                for event in batch.events:
-                    value = event.item.value.decode() if event.item else None
-                    self._event("put" if event.item else "delete", event.key.removeprefix(f"{PREFIX}/"), value)
-                self.seen = max(self.seen, batch.revision)
-            return
+        while self.api == "v3":
+            with contextlib.suppress(EtcdError):  # while etcd is away, a vulcand waits
+                await self._watch()
+            await asyncio.sleep(0.05)
         async with aiohttp.ClientSession() as session:
             while True:
                 revision += 1
@@ -136,6 +134,13 @@ class World:
                 path = node["key"].removeprefix(f"/{PREFIX}").strip("/")
                 self._event(document["action"], path, node.get("value"))
                 self.seen = revision
+
+    async def _watch(self) -> None:
+        async for batch in self.store.watch(f"{PREFIX}/", self.seen + 1):
+            for event in batch.events:
+                value = event.item.value.decode() if event.item else None
+                self._event("put" if event.item else "delete", event.key.removeprefix(f"{PREFIX}/"), value)
+            self.seen = max(self.seen, batch.revision)
 
     def _event(self, action: str, path: str, value: str | None) -> None:
         if path != "marker" and not self.deaf:
@@ -150,7 +155,7 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(api: str, etcd: Etcd, **options: Any) -> AsyncIterator[World]:
+async def world(api: str, etcd: Etcd | EtcdCluster, **options: Any) -> AsyncIterator[World]:
     """A world with a vulcand that follows, and answers at `url`."""
     made = World(api, etcd, **options)
     app = web.Application()
