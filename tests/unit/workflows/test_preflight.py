@@ -167,3 +167,9 @@ def test_an_old_haproxy(tmp_path):
     [(what, mend)] = balancer_problems(tmp_path, BALANCING.replace("version 2.6.12", "version 2.4.30"))
     assert what.startswith("its HAProxy is older than 2.6: HAProxy version 2.4.30")
     assert "artifacts.haproxy" in mend
+
+
+def test_an_old_systemd(tmp_path):
+    assert balancer_problems(tmp_path, BALANCING + "systemd=252\n") == []
+    [(what, _)] = balancer_problems(tmp_path, BALANCING + "systemd=229\n")
+    assert what == "its systemd 229 cannot hand credentials to a service"
