@@ -98,7 +98,7 @@ def freeze(name: str, entry: str, folder: Path, log: Path, *, without: Sequence[
 
 
 def run(argv: list[str], log: Path) -> None:
-    """Run a build; root does so in namespaces of its own, so that nothing of it outlives this process or stays mounted."""
+    """Run a build. Root does so in namespaces of its own: nothing outlives this process, or stays mounted."""
     isolated = ["setpriv", "--pdeathsig=KILL", *(_NAMESPACES if os.geteuid() == 0 else ()), *argv]
     with log.open("wb") as stream:
         code = subprocess.run(isolated, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, check=False).returncode
