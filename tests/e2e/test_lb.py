@@ -28,7 +28,7 @@ systemctl show -p Id,InvocationID,NRestarts,MainPID coupler-registrator coupler-
 journalctl --quiet --output=cat _PID=1 | grep -c Reloading
 true
 """
-"""What a run could change, and the registrator does not: files (the last column is the time of the inode's last change) and units."""
+"""What a run could change, and the registrator does not: files, with the time of the inode's last change, and units."""
 
 BACKEND = """
 cat > /run/NAME.conf <<'EOF'

@@ -12,6 +12,7 @@ import pytest
 from coupler.model import Cluster, load_cluster
 from coupler.registrator.settings import Settings, parse
 from coupler.render.balancer import balancer_files
+from coupler.workflows.steps.balance import files_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,6 +98,16 @@ def test_credentials_are_those_that_the_settings_name(tmp_path: Path) -> None:
     given = {line.removeprefix("LoadCredential=").partition(":")[0] for line in text.splitlines()[1:]}
     assert given == {"ca.crt", "registrator.crt", "registrator.key", "kubeconfig"}
     assert files(loaded(tmp_path, "load_balancer: {}\netcd: {tls: false}\n"))[drop_in] == "[Service]\n"
+
+
+def test_a_kubeconfig_is_for_root_alone() -> None:
+    cluster = load_cluster(VALID / "every-option.yaml").cluster
+    assert cluster.load_balancer
+    private = {
+        path: content for path, (content, mode) in files_of(cluster, cluster.load_balancer).items() if mode == 0o600
+    }
+    given = (VALID.parent / "files" / "registrator.kubeconfig").read_bytes()
+    assert private == {"etc/coupler/pki/kubernetes/registrator.kubeconfig": given}
 
 
 def test_programs_are_listed_for_the_script(tmp_path: Path) -> None:
