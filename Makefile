@@ -37,8 +37,8 @@ check: $(VENV)/dev.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/yamllint --strict .
-	$(BIN)/ansible-lint --offline --profile production playbooks roles
-	shellcheck --shell=sh cloud-config/scripts/* roles/*/files/*.sh cli/coupler/*/scripts/*.sh cli/coupler/lab/root/usr/bin/* tests/*.sh
+	ANSIBLE_ACTION_PLUGINS=$(CURDIR)/playbooks/action_plugins $(BIN)/ansible-lint --offline --profile production playbooks roles
+	shellcheck --shell=sh cloud-config/scripts/* playbooks/*/*.sh roles/*/files/*.sh cli/coupler/*/scripts/*.sh cli/coupler/lab/root/usr/bin/* tests/*.sh
 
 bench: $(VENV)/bench.installed
 	$(BIN)/python -m tests.bench

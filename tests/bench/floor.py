@@ -83,8 +83,11 @@ class Floor:
         """Return what a node does."""
         store = Store(self._workspace.pki, self._cluster)
         files = bundle(node_files(node, render_boot_stub(self._cluster).encode(), store))
-        role = asset("roles") / "bootstrap" / "files"
-        install = "".join((role / name).read_text() for name in ("bundle.sh", "install.sh"))
+        scripts = (
+            asset("playbooks") / "action_plugins" / "bundle.sh",
+            asset("roles") / "bootstrap" / "files" / "install.sh",
+        )
+        install = "".join(script.read_text() for script in scripts)
         return _SCRIPT.format(bundle=files.decode(), install=install)
 
     def _ssh(self, node: Node) -> list[str]:

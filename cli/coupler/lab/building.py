@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Tell = Callable[[str], None]
 """Takes one line that says what is being done."""
 
+_NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--")
 _SOURCES = Path(__file__).resolve().parents[2]
 
 
@@ -96,8 +98,8 @@ def freeze(name: str, entry: str, folder: Path, log: Path, *, without: Sequence[
 
 
 def run(argv: list[str], log: Path) -> None:
-    """Run a build in mount and process namespaces of its own: nothing of it outlives this process, or stays mounted."""
-    isolated = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--", *argv]
+    """Run a build. Root does so in namespaces of its own: nothing outlives this process, or stays mounted."""
+    isolated = ["setpriv", "--pdeathsig=KILL", *(_NAMESPACES if os.geteuid() == 0 else ()), *argv]
     with log.open("wb") as stream:
         code = subprocess.run(isolated, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, check=False).returncode
     if code:

@@ -61,7 +61,8 @@ def registrator_yaml(cluster: Cluster, balancer: LoadBalancer) -> str:
     """Return the registrator's configuration file. Of two sources that want the same, Kubernetes counts."""
     sources: dict[str, Any] = {}
     if balancer.kubeconfig:
-        sources["kubernetes"] = {"kubeconfig": f"{_CREDENTIALS}/kubeconfig"}
+        published = [str(node.address) for node in cluster.load_balancers]
+        sources["kubernetes"] = {"kubeconfig": f"{_CREDENTIALS}/kubeconfig", "published": published}
     if balancer.announcements:
         sources["announcements"] = {"etcd": _etcd(cluster)}
         if balancer.domain:

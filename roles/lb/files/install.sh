@@ -89,7 +89,12 @@ if ! id "$user" > /dev/null 2>&1; then
     "$check" || message=$(systemd-sysusers /etc/sysusers.d/coupler-lb.conf 2>&1) || answer true "no user $user: $message"
 fi
 
-# What another kind of balancer has left makes way.
+# What is not wanted any more: credentials, and another kind of balancer.
+kubeconfig=/etc/coupler/pki/kubernetes/registrator.kubeconfig
+if [ -e "$kubeconfig" ] && [ ! -e "$staging/root$kubeconfig" ]; then
+    changed=true files="$files $kubeconfig"
+    "$check" || rm -f "$kubeconfig"
+fi
 for kind in haproxy nginx; do
     if [ -e "$units/coupler-$kind.service" ] && [ ! -e "$staging/root$units/coupler-$kind.service" ]; then
         changed=true files="$files $units/coupler-$kind.service"

@@ -17,6 +17,7 @@ for folder in /etc /opt /run /var/lib; do
     value free "$folder $(df -Pk "$folder" | awk 'NR == 2 { print $4 }')"
     [ -w "$folder" ] || value unwritable "$folder"
 done
+value systemd "$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')"
 for program in haproxy nginx; do
     path=$(PATH=/opt/bin:$PATH command -v "$program") && value balancer "$program $("$path" -v 2>&1 | head -n 1)"
 done

@@ -26,6 +26,7 @@ FREE_KIB = {"/etc": 1024, "/opt": 262_144, "/run": 4096, "/var/lib": 262_144}
 PORTS = {2379: "etcd", 2380: "etcd", 6443: "kube-apiserver"}
 EVERYWHERE = {"*", "0.0.0.0", "[::]"}  # noqa: S104 - as ss and cluster.yaml write it
 OLDEST_HAPROXY = [2, 6]  # the first that adds and deletes servers while it runs
+OLDEST_SYSTEMD = 247  # the first with LoadCredential=
 SYSTEMS = {"flatcar", "coreos"}
 LAB_VARIANT = "coupler-lab"
 
@@ -124,6 +125,9 @@ def _ports(cluster: Cluster, node: Node, answer: Answer) -> Iterator[Problem]:
 
 
 def _balancer(cluster: Cluster, balancer: LoadBalancer, answer: Answer) -> Iterator[Problem]:
+    systemd = answer.one("systemd")
+    if systemd.isdigit() and int(systemd) < OLDEST_SYSTEMD:
+        yield f"its systemd {systemd} cannot hand credentials to a service", "take a newer release of the system"
     artifacts = {artifact.name: artifact for artifact in cluster.balancing_artifacts}
     for artifact in artifacts.values():
         lacks = "server is known to have it" if not artifact.urls else "" if artifact.sha256 else "checksum is known"

@@ -21,7 +21,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return what install.sh answers."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         bundle = Path(self._task.args["bundle"]).read_text(encoding="ascii")
-        parts = [Path(self._find_needle("files", name)).read_text("utf-8") for name in ("bundle.sh", "install.sh")]
+        scripts = (Path(__file__).with_name("bundle.sh"), Path(self._find_needle("files", "install.sh")))
+        parts = [script.read_text(encoding="utf-8") for script in scripts]
         head = f"check={str(self._task.check_mode).lower()}\nbundle='{bundle}'\n"
         done = self._low_level_execute_command("sh -s", in_data="".join([head, *parts]).encode())
         try:
