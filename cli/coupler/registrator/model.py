@@ -31,7 +31,7 @@ _PATH = re.compile(r"/[A-Za-z0-9._~!$&()*+,;=:@%/-]*")
 _CHECK_PATH = re.compile(r"/[A-Za-z0-9._~!$&()*+,;=:@%/?-]*")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
-_HEADER_VALUE = re.compile(r"[\x21-\x26\x28-\x7e]([\x20-\x26\x28-\x7e]*[\x21-\x26\x28-\x7e])?")
+_HEADER_VALUE = re.compile(r"(?!\}\Z)[\x21-\x26\x28-\x7e]([\x20-\x26\x28-\x7e]*[\x21-\x26\x28-\x7e])?")
 
 
 class ModelError(CouplerError):

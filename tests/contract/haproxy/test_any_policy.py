@@ -43,7 +43,9 @@ _POLICIES = st.builds(
     st.none() | st.integers(1, 2**40),
     st.none() | st.integers(1, 2**30),
     st.none() | st.tuples(_PATHS, _PATHS),
-    st.lists(st.tuples(_TOKENS, _TEXT.map(str.strip).filter(bool)), max_size=2).map(tuple),
+    st.lists(st.tuples(_TOKENS, _TEXT.map(str.strip).filter(lambda text: text not in {"", "}"})), max_size=2).map(
+        tuple
+    ),
     st.lists(_TOKENS, max_size=2).map(tuple),
     st.none() | _REDIRECTS,
 )

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         (lambda: Route("r", "b", path="/a\nbackend evil"), "no path"),
         (lambda: Route("r", "b", headers=(("X Y", "v"),)), "no name of a header"),
         (lambda: Route("r", "b", headers=(("X", "it's"),)), "no value"),
+        (lambda: Route("r", "b", headers=(("X", "}"),)), "no value"),
         (lambda: TcpRoute("r", "b", -1), "no port"),
     ],
 )
