@@ -1,7 +1,9 @@
-# make demo    sets everything up and does the main job in the local lab: three machines, one healthy etcd cluster
+# make demo    sets everything up and does the main job in the local lab: three machines, one healthy etcd cluster, and a
+#              request through the load balancer
 # make test    every check and every test, the lab end to end included
 # make check   ruff, mypy, import-linter, yamllint, ansible-lint, shellcheck
 # make bench   benchmarks, as ratios
+# make registrator  the load-balancer registrator for machines without Python, into dist/
 # make fuzz    24,000 new documents against the cloud-config engine: some ten minutes
 PYTHON ?= python3
 VENV := .venv
@@ -14,13 +16,14 @@ TEST_PACKAGES := shellcheck vagrant vagrant-libvirt libfaketime haproxy nginx li
 VAGRANT_PACKAGES := libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system libvirt-clients qemu-system-x86 \
 	qemu-utils dnsmasq-base iptables
 
-.PHONY: demo test check bench fuzz test-vagrant schema golden clean
+.PHONY: demo test check bench fuzz registrator test-vagrant schema golden clean
 
 demo: $(VENV)/lab.installed
 	@mkdir -p $(DEMO)
 	cd $(DEMO) && ../$(BIN)/cluster init --lab
 	cd $(DEMO) && ../$(BIN)/cluster lab exec node-1 -- sh -lc 'etcdctl endpoint health --cluster'
 	cd $(DEMO) && ../$(BIN)/cluster status
+	cd $(DEMO) && ../tests/demo.sh ../$(BIN)/cluster
 	@echo "look around: cd $(DEMO) && ../$(BIN)/cluster lab ssh node-1; when you are done: ../$(BIN)/cluster lab down --forget"
 
 # What boots no machine runs side by side; machines take turns.
@@ -34,8 +37,8 @@ check: $(VENV)/dev.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/yamllint --strict .
-	$(BIN)/ansible-lint --offline --profile production playbooks roles
-	shellcheck --shell=sh cloud-config/scripts/* roles/*/files/*.sh cli/coupler/*/scripts/*.sh cli/coupler/lab/root/usr/bin/* tests/*.sh
+	ANSIBLE_ACTION_PLUGINS=$(CURDIR)/playbooks/action_plugins $(BIN)/ansible-lint --offline --profile production playbooks roles
+	shellcheck --shell=sh cloud-config/scripts/* playbooks/*/*.sh roles/*/files/*.sh cli/coupler/*/scripts/*.sh cli/coupler/lab/root/usr/bin/* tests/*.sh
 
 bench: $(VENV)/bench.installed
 	$(BIN)/python -m tests.bench
@@ -49,6 +52,10 @@ fuzz: $(VENV)/dev.installed
 test-vagrant: $(VENV)/dev.installed
 	@tests/packages.sh $(TEST_PACKAGES) $(VAGRANT_PACKAGES)
 	$(BIN)/python tests/e2e/vagrant/up.py 3
+
+# Linked to this machine's C library: it runs where that is as new, as on Flatcar.
+registrator: $(VENV)/lab.installed
+	$(BIN)/python -m coupler.lab.registrator dist
 
 # What is checked in and made from the code: the JSON Schema, and the golden documents (read the diff).
 schema: $(VENV)/dev.installed

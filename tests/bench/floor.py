@@ -17,8 +17,9 @@ from tests.bench.measure import timed
 from coupler.assets import asset
 from coupler.model import load_cluster
 from coupler.render import render_boot_stub
+from coupler.workflows.bundles import bundle
 from coupler.workflows.certificates import Store
-from coupler.workflows.steps.bootstrap import bundle
+from coupler.workflows.steps.bootstrap import node_files
 from coupler.workflows.workspace import Workspace, write
 
 if TYPE_CHECKING:
@@ -80,8 +81,13 @@ class Floor:
 
     def script(self, node: Node) -> str:
         """Return what a node does."""
-        files = bundle(node, render_boot_stub(self._cluster), Store(self._workspace.pki, self._cluster))
-        install = (asset("roles") / "bootstrap" / "files" / "install.sh").read_text()
+        store = Store(self._workspace.pki, self._cluster)
+        files = bundle(node_files(node, render_boot_stub(self._cluster).encode(), store))
+        scripts = (
+            asset("playbooks") / "action_plugins" / "bundle.sh",
+            asset("roles") / "bootstrap" / "files" / "install.sh",
+        )
+        install = "".join(script.read_text() for script in scripts)
         return _SCRIPT.format(bundle=files.decode(), install=install)
 
     def _ssh(self, node: Node) -> list[str]:

@@ -133,12 +133,12 @@ def test_init_ends_with_a_summary_and_the_next_command(beginning: Beginning) -> 
     first, *_, last = beginning.init.stdout.splitlines()
     assert first.endswith(f"3 of 3 nodes healthy at commit {published}, etcd has 3 healthy members")
     assert last == "next: cluster status"
-    steps = re.findall(r"^\[(\d)/7\] (\w+) …$", beginning.init.stderr, re.MULTILINE)
+    steps = re.findall(r"^\[(\d)/8\] (\w+) …$", beginning.init.stderr, re.MULTILINE)
     assert [title for _, title in steps] == [
-        *("check", "preflight", "certificates", "publish", "bootstrap", "pull", "health")
+        *("check", "preflight", "certificates", "publish", "bootstrap", "pull", "health", "balance")
     ]
     for node in beginning.site.machines:
-        assert f"[6/7] pull · {node}: done: applied {published}" in beginning.init.stderr
+        assert f"[6/8] pull · {node}: done: applied {published}" in beginning.init.stderr
 
 
 def test_progress_off_a_terminal_is_plain_lines(beginning: Beginning) -> None:
@@ -252,7 +252,7 @@ def test_status_shows_nodes_commits_members_and_certificates(site: Site) -> None
     assert site.published in text.stdout
     for node in site.machines:
         assert re.search(
-            rf"^{node}  10\.\S+ +control,worker  {site.published[:12]}  .*\d+ days left", text.stdout, re.M
+            rf"^{node}  10\.\S+ +control,worker(,lb)? +{site.published[:12]}  .*\d+ days left", text.stdout, re.M
         )
         assert re.search(rf"^{node} +healthy +(leader|follower) ", text.stdout, re.M)
     answer = site.json("status")
@@ -278,7 +278,7 @@ def test_json_answer_is_one_envelope_and_progress_is_beside_it(site: Site) -> No
         "error": None,
     }
     assert answer.data["commit"] == site.published
-    assert "[1/7] check …" in answer.stderr
+    assert "[1/8] check …" in answer.stderr
 
 
 def etcd_flags(site: Site) -> dict[str, list[str]]:

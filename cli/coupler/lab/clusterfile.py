@@ -48,6 +48,11 @@ etcd:
   heartbeat_interval: 50
   election_timeout: 250
 
+# HAProxy on the node with the role lb, for what is announced in etcd: etcdctl put /services/NAME/ONE ADDRESS:PORT
+load_balancer:
+  kind: haproxy
+  domain: {name}.example
+
 nodes:
 {nodes}
 """
@@ -56,7 +61,8 @@ nodes:
 def lab_cluster_yaml(name: str, machines: Sequence[Machine], lab: Lab, etcd_version: str) -> str:
     """Return the text of a cluster.yaml for `machines` of `lab`.
 
-    Up to three machines are all control plane and worker; of more, the first three are the control plane.
+    Up to three machines are all control plane and worker; of more, the first three are the control plane. The last one
+    also balances.
     """
     nodes = []
     for number, machine in enumerate(machines):
@@ -64,6 +70,8 @@ def lab_cluster_yaml(name: str, machines: Sequence[Machine], lab: Lab, etcd_vers
             roles = "control, worker"
         else:
             roles = "control" if number < _CONTROL_PLANE else "worker"
+        if machine is machines[-1]:
+            roles += ", lb"
         nodes += [
             f"  - name: {machine.name}",
             f"    address: {machine.address}",

@@ -6,30 +6,26 @@ layer anew (some ten seconds) and leaves the root (some forty) as it is.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import platform
 import shutil
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coupler.errors import CouplerError
+from coupler.lab.building import Tell, build, building, contents, freeze, hash_of, run, versions
 
-Tell = Callable[[str], None]
-"""Takes one line that says what is being done."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _HERE = Path(__file__).resolve().parent
 _PACKAGES = (
     *("usr-is-merged", "systemd-sysv", "dbus", "libpam-systemd", "libnss-myhostname", "openssh-server", "sudo"),
     *("iproute2", "iputils-ping", "curl", "ca-certificates", "git", "gzip", "tar", "util-linux", "procps"),
+    *("haproxy", "nginx", "libnginx-mod-stream"),
 )
 _RELEASES = (((2, 36), "bookworm"), ((2, 41), "trixie"))
 """Debian's releases with the version of their C library, oldest first."""
@@ -65,16 +61,16 @@ def ensure_image(cache: Path, tell: Tell) -> Image:
         CouplerError: the build failed; it names the log.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    root = cache / f"root-{_hash_of(_root_recipe())}"
-    applier = cache / f"applier-{_hash_of(_applier_recipe())}"
+    root = cache / f"root-{hash_of(_root_recipe())}"
+    applier = cache / f"applier-{hash_of(_applier_recipe())}"
     if not (root.is_dir() and applier.is_dir()):
-        with _building(cache):
+        with building(cache):
             if not root.is_dir():
                 tell(f"building the machines' root from Debian {debian_release()}: once, about a minute")
-                _build(root, _build_root)
+                build(root, _build_root)
             if not applier.is_dir():
                 tell("building the machines' /usr/bin/coreos-cloudinit: once for each version of it, some ten seconds")
-                _build(applier, _build_applier)
+                build(applier, _build_applier)
     return Image(root / "root.squashfs", applier, root, (root / "etcd-version").read_text().strip())
 
 
@@ -82,7 +78,7 @@ def keep_image(cache: Path, image: Image) -> None:
     """Mark `image` as used now, and delete the layers in `cache` that nobody has used for a week."""
     for layer in (image.etcd_folder, image.applier):
         os.utime(layer)
-    for layer in (*cache.glob("root-*"), *cache.glob("applier-*")):
+    for layer in (path for kind in ("root", "applier", "registrator") for path in cache.glob(f"{kind}-*")):
         if layer.is_dir() and time.time() - layer.stat().st_mtime > _KEPT_SECONDS:
             shutil.rmtree(layer)
 
@@ -114,63 +110,21 @@ def _root_recipe() -> Iterator[bytes]:
     yield debian_release().encode()
     yield " ".join(_PACKAGES).encode()
     yield (_HERE / "scripts" / "build-root.sh").read_bytes()
-    yield from _contents(_HERE / "root", "*")
+    yield from contents(_HERE / "root", "*")
 
 
 def _applier_recipe() -> Iterator[bytes]:
     package = _HERE.parent
-    yield sys.version.encode()
-    for distribution in ("PyInstaller", "PyYAML"):
-        try:
-            yield version(distribution).encode()
-        except PackageNotFoundError:
-            yield b"missing"
+    yield from versions("PyInstaller", "PyYAML")
+    yield (_HERE / "building.py").read_bytes()
     yield _ENTRY.encode()
     yield (package / "errors.py").read_bytes()
-    yield from _contents(package / "cloudinit", "*.py")
-
-
-def _contents(folder: Path, pattern: str) -> Iterator[bytes]:
-    for path in sorted(folder.rglob(pattern)):
-        if path.is_file():
-            yield str(path.relative_to(folder)).encode()
-            yield path.read_bytes()
-
-
-def _hash_of(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(hashlib.sha256(part).digest())
-    return digest.hexdigest()[:16]
-
-
-@contextmanager
-def _building(cache: Path) -> Iterator[None]:
-    """Hold the right to build; whatever an interrupted build left is cleared away first."""
-    with (cache / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for leftover in cache.glob(".build-*"):
-            shutil.rmtree(leftover)
-        yield
-
-
-def _build(target: Path, build: Callable[[Path, Path], None]) -> None:
-    """Let `build` fill a folder and give it its name at the end; the log of a build that failed is kept."""
-    log = target.parent / f"{target.name}.log"
-    draft = Path(tempfile.mkdtemp(prefix=".build-", dir=target.parent))
-    try:
-        draft.chmod(0o755)
-        build(draft, log)
-        draft.rename(target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    log.unlink(missing_ok=True)
+    yield from contents(package / "cloudinit", "*.py")
 
 
 def _build_root(draft: Path, log: Path) -> None:
     script = _HERE / "scripts" / "build-root.sh"
-    _run(["sh", str(script), debian_release(), ",".join(_PACKAGES), str(_HERE / "root"), str(draft)], log)
+    run(["sh", str(script), debian_release(), ",".join(_PACKAGES), str(_HERE / "root"), str(draft)], log)
 
 
 _ENTRY = "import sys\nfrom coupler.cloudinit.__main__ import main\nsys.exit(main())\n"
@@ -181,30 +135,5 @@ def _build_applier(draft: Path, log: Path) -> None:
     library = draft / "usr" / "lib"
     library.mkdir(parents=True)
     (draft / "usr" / "bin").mkdir()
-    with tempfile.TemporaryDirectory(dir=draft) as work:
-        entry = Path(work, "coreos-cloudinit.py")
-        entry.write_text(_ENTRY)
-        _run(
-            [
-                *(sys.executable, "-m", "PyInstaller", "--onedir", "--noconfirm", "--log-level=WARN"),
-                *("--name=coreos-cloudinit", f"--paths={_HERE.parent.parent}", f"--distpath={library}"),
-                *(f"--workpath={work}/work", f"--specpath={work}", str(entry)),
-            ],
-            log,
-        )
+    freeze("coreos-cloudinit", _ENTRY, library, log)
     (draft / "usr" / "bin" / "coreos-cloudinit").symlink_to("../lib/coreos-cloudinit/coreos-cloudinit")
-
-
-def _run(argv: list[str], log: Path) -> None:
-    """Run a build in mount and process namespaces of its own: nothing of it outlives this process, or stays mounted."""
-    isolated = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--", *argv]
-    with log.open("wb") as stream:
-        code = subprocess.run(isolated, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, check=False).returncode
-    if code:
-        lines = log.read_text(errors="replace").splitlines()
-        raise CouplerError(
-            "the lab's image could not be built",
-            why="\n".join(lines[-5:]) or f"the build ended with status {code}",
-            next_step="cluster doctor shows what this machine lacks; then run the same command again",
-            log=str(log),
-        )

@@ -14,7 +14,7 @@ from coupler.lab import kernel, mirror
 from coupler.lab.admission import network_of, refuse_clashes, refuse_network
 from coupler.lab.boot import await_all, boot, each
 from coupler.lab.files import write_whole
-from coupler.lab.image import Image, Tell, ensure_image, keep_image, mount_root, unmount_root
+from coupler.lab.image import Image, ensure_image, keep_image, mount_root, unmount_root
 from coupler.lab.keys import ensure_key_pair
 from coupler.lab.machine import Guest, Machine, Power
 from coupler.lab.network import (
@@ -25,6 +25,7 @@ from coupler.lab.network import (
     stable_mac,
     take_network,
 )
+from coupler.lab.registrator import ensure_registrator
 from coupler.lab.requirements import demand
 from coupler.lab.servers import MIRROR_PORT, Server, git_server, mirror_server, wait_for
 from coupler.lab.state import LabState, all_labs, locked
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from ipaddress import IPv4Address, IPv4Network
     from pathlib import Path
+
+    from coupler.lab.building import Tell
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,13 @@ class Lab:
         return Machine(name, address, mac or stable_mac(f"{self.name}/{name}"))
 
     def image(self, tell: Tell = lambda _: None) -> Image:
-        """Return the image of this lab's machines, built at first; the etcd in the mirror comes with it."""
+        """Return the image of this lab's machines, built at first; etcd and registrator in the mirror come with it."""
         demand()
         image = self._state.image
         if image is None or not (image.root.is_file() and image.applier.is_dir()):
             image = ensure_image(self._cache, tell)
         if self._own_mirror:
-            mirror.seed(self.mirror_folder, image)
+            mirror.seed(self.mirror_folder, image, ensure_registrator(self._cache, tell))
         return image
 
     def claim(self, folder: Path) -> None:

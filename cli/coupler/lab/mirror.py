@@ -5,10 +5,12 @@ It is shared by all labs and kept by `down`: a program that somebody puts there 
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import shutil
 from typing import TYPE_CHECKING
 
+from coupler import __version__
 from coupler.lab.files import write_whole
 
 if TYPE_CHECKING:
@@ -20,15 +22,26 @@ ARCHITECTURE = "amd64"
 _SUMS = "SHA256SUMS"
 
 
-def seed(folder: Path, image: Image) -> None:
-    """Put the etcd and etcdctl that came with the image into the mirror folder."""
+def seed(folder: Path, image: Image, registrator: Path) -> None:
+    """Put the etcd and etcdctl that came with the image into the mirror folder, and the archive of the registrator.
+
+    A program that is there stays; the registrator is always the one of this very code.
+    """
     for program in ("etcd", "etcdctl"):
         target = folder / program / image.etcd_version / ARCHITECTURE / program
         if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draft = target.with_name(f".{program}.new")
-            shutil.copy2(image.etcd_folder / program, draft)
-            draft.replace(target)
+            _put(image.etcd_folder / program, target)
+    target = folder / "registrator" / __version__ / ARCHITECTURE / registrator.name
+    if not (target.exists() and filecmp.cmp(registrator, target, shallow=False)):
+        _put(registrator, target)
+
+
+def _put(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.new")
+    shutil.copyfile(source, draft)  # as new as it is here: `index` goes by that
+    shutil.copymode(source, draft)
+    draft.replace(target)
 
 
 def index(folder: Path) -> None:

@@ -23,9 +23,13 @@ _PROGRAMS = {
     "ssh": "openssh-client",
     "nsenter": "util-linux",
     "setpriv": "util-linux",
+    "strip": "binutils",
     "dpkg-deb": "dpkg",
 }
 """Programs, and the Debian package of each."""
+
+_MODULES = ("PyInstaller", "aiohttp", "orjson", "prometheus_client")
+"""What builds the machines' coreos-cloudinit and registrator, and what the registrator is built of."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def requirements() -> list[Requirement]:
     return [
         Requirement("root", os.geteuid() == 0, f"user id {os.geteuid()}", "run the command with sudo"),
         *(_program(program, package) for program, package in _PROGRAMS.items()),
-        _module(),
+        *(_module(name) for name in _MODULES),
         *(_file_system(kind) for kind in ("overlay", "squashfs")),
         _disk(),
         _control_groups(),
@@ -71,9 +75,9 @@ def _program(program: str, package: str) -> Requirement:
     return Requirement(program, path is not None, path or "not found", f"apt-get install {package}")
 
 
-def _module() -> Requirement:
-    there = importlib.util.find_spec("PyInstaller") is not None
-    return Requirement("PyInstaller", there, "there" if there else "not found", "pip install 'coupler[lab]'")
+def _module(name: str) -> Requirement:
+    there = importlib.util.find_spec(name) is not None
+    return Requirement(name, there, "there" if there else "not found", "pip install 'coupler[lab]'")
 
 
 def _file_system(kind: str) -> Requirement:

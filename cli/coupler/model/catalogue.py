@@ -1,5 +1,7 @@
 """The programs that nodes need: which, from where, and with which checksum.
 
+Most are needed by every node; the registrator, and a balancer that the system lacks, by the nodes with the role lb.
+
 Upstream's URLs and published SHA-256 sums are data, `catalogue.toml`. A checksum that is not known there is None, never
 a guess: `artifacts.NAME.sha256` of cluster.yaml, or the SHA256SUMS of a mirror, supplies it.
 """
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coupler import __version__
 from coupler.model.services import ArtifactOverride
 from coupler.model.system import Distribution
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 _DATA: dict[str, Any] = tomllib.loads(Path(__file__).with_name("catalogue.toml").read_text(encoding="utf-8"))
 PROGRAMS: tuple[str, ...] = tuple(_DATA["program"])
 """Every program that some cluster needs."""
+REGISTRATOR = "registrator"
+"""The program that keeps the load balancer in step: a folder, of this very version."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,17 @@ def artifacts_of(cluster: Cluster) -> tuple[Artifact, ...]:
     )
 
 
+def balancing_artifacts_of(cluster: Cluster) -> tuple[Artifact, ...]:
+    """Return what the nodes with the role lb need: the registrator, and a balancer only where `artifacts` names it."""
+    if not cluster.load_balancer:
+        return ()
+    kind = str(cluster.load_balancer.kind)
+    names = [REGISTRATOR, *([kind] if kind in PROGRAMS and kind in cluster.artifacts else [])]
+    return tuple(
+        _artifact(cluster, name, _DATA["program"][name], __version__ if name == REGISTRATOR else "") for name in names
+    )
+
+
 def _versions(cluster: Cluster) -> dict[str, str]:
     """Return component → version of what the cluster runs and the image does not ship."""
     ships_own = cluster.os.distribution is Distribution.CONTAINER_LINUX
@@ -83,17 +99,18 @@ def _artifact(cluster: Cluster, name: str, program: dict[str, Any], version: str
     version = str(override.version or version)
     target: str = program["target"]
     if override.url:
-        return Artifact(name, version, target, (override.url,), override.sha256, override.member)
+        whole = program.get("member") if program.get("member") == "." else None
+        return Artifact(name, version, target, (override.url,), override.sha256, override.member or whole)
     arch = str(cluster.os.arch)
     names = {"version": version, "arch": arch}
-    upstream = program["url"].format(**names)
+    upstream = (program["url"].format(**names),) if "url" in program else ()
     member = program["member"].format(**names) if "member" in program else None
     table = _DATA["sha256"].get(program.get("checksums", name), {})
     known = override.sha256 or table.get(arch, {}).get(version)
     if not cluster.mirror:
-        return Artifact(name, version, target, (upstream,), known, member)
+        return Artifact(name, version, target, upstream, known, member)
 
-    file = upstream.rpartition("/")[2]
+    file = upstream[0].rpartition("/")[2] if upstream else program["file"]
     places = [f"{folder}/{version}/{arch}/{kind}" for folder in (name, program["component"]) for kind in (name, file)]
     checksums = cluster.mirror.folder.checksums if cluster.mirror.folder else {}
     for place in places:
@@ -101,9 +118,9 @@ def _artifact(cluster: Cluster, name: str, program: dict[str, Any], version: str
             mirrored = (f"{cluster.mirror.url}/{place}",)
             same = checksums[place] == known
             bare = place.endswith(f"/{name}")
-            urls = (*mirrored, upstream) if same and not cluster.mirror.only else mirrored
+            urls = (*mirrored, *upstream) if same and not cluster.mirror.only else mirrored
             return Artifact(name, version, target, urls, checksums[place], None if bare and name != file else member)
     if cluster.mirror.only:
         only = () if cluster.mirror.folder else (f"{cluster.mirror.url}/{places[-1]}",)
         return Artifact(name, version, target, only, known, member)
-    return Artifact(name, version, target, (f"{cluster.mirror.url}/{places[-1]}", upstream), known, member)
+    return Artifact(name, version, target, (f"{cluster.mirror.url}/{places[-1]}", *upstream), known, member)

@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from coupler.model.access import Git, Ssh
-from coupler.model.catalogue import PROGRAMS, Artifact, artifacts_of
+from coupler.model.catalogue import PROGRAMS, Artifact, artifacts_of, balancing_artifacts_of
 from coupler.model.components import Etcd, Fleet, Kubernetes
 from coupler.model.fields import Host, Name, line_of
 from coupler.model.files import CertificatePath, Fragment
@@ -113,6 +113,11 @@ class Cluster(Section):
     def artifacts_needed(self) -> tuple[Artifact, ...]:
         """The programs that this cluster's switches call for and the image does not ship."""
         return artifacts_of(self)
+
+    @cached_property
+    def balancing_artifacts(self) -> tuple[Artifact, ...]:
+        """The programs that the nodes with the role lb need on top."""
+        return balancing_artifacts_of(self)
 
     def _with(self, role: Role) -> tuple[Node, ...]:
         return tuple(node for node in self.nodes if role in node.roles)

@@ -11,7 +11,7 @@ import binascii
 import itertools
 import os
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError, ip_address
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, cast
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
 _UNITS = {"s": 1, "m": 60, "h": 3600}
+_MOST_PORT = 65535
 _KEY_TYPES = ("ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 
 
@@ -208,6 +209,22 @@ def key_of(words: list[str]) -> str | None:
     return None
 
 
+def _bind(value: object) -> str:
+    text = line_of(value)
+    address, _, port = text.rpartition(":")
+    if not (port.isdigit() and 1 <= int(port) <= _MOST_PORT and (address == "*" or _is_address(address))):
+        raise problem("invalid-bind", f"`{text}` is not ADDRESS:PORT", 'write `"*:80"`, `10.0.0.11:80` or `"[::]:80"`')
+    return text
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.removeprefix("[").removesuffix("]") if text.startswith("[") else text)
+    except ValueError:
+        return False
+    return text.startswith("[") == (":" in text)
+
+
 def _public_key(value: object) -> str:
     if isinstance(value, str) and "PRIVATE KEY" in value:
         raise problem(
@@ -308,6 +325,7 @@ WebUrl: TypeAlias = Annotated[str, BeforeValidator(_web_url)]
 GitUrl: TypeAlias = Annotated[str, BeforeValidator(_git_url)]
 PushTarget: TypeAlias = Annotated[str, BeforeValidator(_push)]
 FilePath: TypeAlias = Annotated[Path, BeforeValidator(_path), WithJsonSchema({"type": "string"})]
+Bind: TypeAlias = Annotated[str, BeforeValidator(_bind)]
 PublicKey: TypeAlias = Annotated[str, BeforeValidator(_public_key)]
 Signer: TypeAlias = Annotated[str, BeforeValidator(_signer)]
 Sha256: TypeAlias = Annotated[str, BeforeValidator(_sha256)]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from coupler.model.fields import Flag, JsonObject, NoProxy, Sha256, Text, VersionText, WebUrl
+from coupler.model.fields import Bind, FilePath, Flag, Host, JsonObject, NoProxy, Sha256, Text, VersionText, WebUrl
 from coupler.model.files import MirrorFolderPath
 from coupler.model.section import Section
 
@@ -32,7 +32,7 @@ class Proxy(Section):
 
 
 class Balancer(StrEnum):
-    """The load balancer that the registrator keeps in step with the pods."""
+    """The load balancer that the registrator keeps in step."""
 
     HAPROXY = "haproxy"
     NGINX = "nginx"
@@ -42,7 +42,22 @@ class Balancer(StrEnum):
 class LoadBalancer(Section):
     """The load balancer on the nodes with the role lb."""
 
-    kind: Balancer = Field(default=Balancer.HAPROXY, description="haproxy, nginx or vulcand.")
+    kind: Balancer = Field(
+        default=Balancer.HAPROXY,
+        description="haproxy or nginx, on these nodes; or vulcand, which you run and which reads the cluster's etcd.",
+    )
+    http: tuple[Bind, ...] = Field(default=("*:80",), description="Where HTTP is listened to, as ADDRESS:PORT.")
+    https: tuple[Bind, ...] = Field(default=(), description="Where HTTP over TLS is listened to.")
+    announcements: Flag = Field(
+        default=True, description="Balance what is announced below /services/ in the cluster's etcd."
+    )
+    domain: Host | None = Field(
+        default=None, description="An announced service without a host of its own is served as NAME.DOMAIN, or as NAME."
+    )
+    kubeconfig: FilePath | None = Field(
+        default=None,
+        description="Balance what this Kubernetes has, too: a kubeconfig with its keys in it, beside cluster.yaml.",
+    )
 
 
 def _without_slash(url: str) -> str:

@@ -107,7 +107,7 @@ class Service:
             while stopped in pending:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    task.result()  # an error of our own ends the service; its manager starts it anew
+                    _raise_of(task)  # an error of our own ends the service; its manager starts it anew
         finally:
             await _cancelled(stopped, *tasks)
 
@@ -133,6 +133,17 @@ class Service:
                 await self._wired.close()
                 await self._web.close()
         _log.info("stopped; what is routed stays routed")
+
+
+def _raise_of(task: asyncio.Future[Any]) -> None:
+    """Raise what a task ended with: of a group of errors, the first that a person can act on."""
+    try:
+        task.result()
+    except BaseExceptionGroup as group:
+        ours: BaseException | None = group.subgroup(CouplerError)
+        while isinstance(ours, BaseExceptionGroup):
+            ours = ours.exceptions[0]
+        raise ours or group from group
 
 
 async def _cancelled(*tasks: asyncio.Future[Any]) -> None:

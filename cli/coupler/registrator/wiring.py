@@ -94,7 +94,9 @@ def wire(settings: Settings, *, dry_run: bool = False) -> Wired:
 
 
 def _kubernetes(wired: Wired, settings: KubernetesSettings, *, dry_run: bool) -> None:
-    client = ApiClient(Credentials(_access(settings)))
+    read = _access(settings)
+    read()  # what is wrong now is said now; what goes wrong later is tried again
+    client = ApiClient(Credentials(read))
     scope = Scope(
         pods=settings.pods,
         namespaces=settings.namespaces,

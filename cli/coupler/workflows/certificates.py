@@ -68,6 +68,8 @@ def _etcd(cluster: Cluster, node: Node) -> Iterator[Certificate]:
         )
         yield certificate("peer", pki.Profile(node.name, dns_names=dns, addresses=addresses, server=True, client=True))
     yield certificate("client", pki.Profile(node.name, client=True))
+    if cluster.load_balancer and Role.LB in node.roles:
+        yield certificate("registrator", pki.Profile("registrator", client=True))
 
 
 def _kubernetes(cluster: Cluster, node: Node) -> Iterator[Certificate]:

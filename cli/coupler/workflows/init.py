@@ -9,6 +9,7 @@ from coupler.adapters.ssh import Connections
 from coupler.result import HostOutcome, Json, Progress, State, StepOutcome, count
 from coupler.workflows.report import waiting
 from coupler.workflows.run import Run, Step, access, execute, exit_code, limited
+from coupler.workflows.steps.balance import Balance, balancing
 from coupler.workflows.steps.bootstrap import Bootstrap
 from coupler.workflows.steps.certificates import Certificates
 from coupler.workflows.steps.check import Check
@@ -109,6 +110,8 @@ def init(loaded: LoadedCluster, progress: Progress, *, limit: Sequence[str] = ()
     workspace = Workspace.beside(loaded.path)
     health = Health()
     steps: list[Step] = [Check(), Preflight(), Certificates(), Publish(), Bootstrap(), Pull(), health]
+    if loaded.cluster.load_balancer and balancing(nodes):
+        steps.append(Balance())
     with workspace.scratch() as scratch, Connections(access(loaded.cluster, workspace)) as connections:
         run = Run(loaded, nodes, workspace, scratch, connections, progress, dry_run=dry_run)
         outcomes = execute(steps, run)

@@ -33,8 +33,13 @@ UNITS: Mapping[str, str] = {
     "kube-scheduler.service": "kube-scheduler",
     "kubelet.service": "kubelet",
     "kube-proxy.service": "kube-proxy",
+    "coupler-registrator.service": "",
+    "coupler-haproxy.service": "",
+    "coupler-nginx.service": "",
 }
 """The units that are worth a person's attention, each with the artifact without which it does not start."""
+BALANCING = frozenset({"coupler-registrator.service", "coupler-haproxy.service", "coupler-nginx.service"})
+"""Those of them that the load balancer consists of."""
 
 
 @dataclass(frozen=True)

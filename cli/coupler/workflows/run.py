@@ -59,10 +59,12 @@ class Run:
         self.progress.host(outcome)
         return outcome
 
-    def on_every_node(self, ask: Callable[[Node], HostOutcome]) -> tuple[HostOutcome, ...]:
-        """Call `ask` for every live node in parallel. A `CouplerError` becomes that host's outcome."""
+    def on_every_node(
+        self, ask: Callable[[Node], HostOutcome], nodes: Sequence[Node] | None = None
+    ) -> tuple[HostOutcome, ...]:
+        """Call `ask` for every live node, or those, in parallel. A `CouplerError` becomes that host's outcome."""
         outcomes: dict[str, HostOutcome] = {}
-        by_target = {target(node): node for node in self.alive}
+        by_target = {target(node): node for node in (self.alive if nodes is None else nodes)}
 
         def one(where: Target) -> None:
             node = by_target[where]

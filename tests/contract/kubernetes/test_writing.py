@@ -13,7 +13,7 @@ from tests.fakes.kube_api import KubeApi
 from tests.fakes.kube_store import V1_21, V1_32, Refused
 from tests.unit.registrator.kubernetes.cases import secret
 
-from coupler.registrator.sources import SourceError
+from coupler.registrator.sources import Change, SourceError
 from coupler.registrator.sources.kubernetes import notices
 from coupler.registrator.sources.kubernetes.objects import stamp
 
@@ -78,6 +78,25 @@ def test_a_status_is_written_once_and_again_when_somebody_clears_it() -> None:
             item = site.held("ingresses", "web")
             site.api.put(item | {"status": {"loadBalancer": {}}})
             await site.sees(lambda: bool(shown(site.status("ingresses", "web"))))
+
+    run(scenario)
+
+
+def test_balancers_hear_of_routes_and_of_endpoints_and_not_of_statuses() -> None:
+    async def scenario() -> None:
+        async with following(*SHOP, settings=PUBLISHED) as site:
+            await site.sees(lambda: site.source.writer.planned == [])
+            site.changes.clear()
+            site.api.put(ingress("more", "b.example", "web"))
+            await site.sees(lambda: bool(shown(site.status("ingresses", "more"))))
+            await site.sees(lambda: site.source.writer.planned == [])
+            assert site.changes == [Change()]
+            site.api.put(endpoint_slice("web", "one", "two"))
+            await site.sees(lambda: len(site.changes) == 2)
+            assert site.changes[1] == Change(frozenset(("shop/web:80",)))
+            site.changes.clear()
+            await site.source.confirm()
+            assert site.changes == []
 
     run(scenario)
 

@@ -262,6 +262,31 @@ def test_an_address_that_is_taken_ends_it_with_a_reason(registrator: Registrator
     assert f"cannot listen on 127.0.0.1:{registrator.port}" in registrator.log.read_text()
 
 
+@pytest.mark.parametrize(
+    ("kubernetes", "says"), [({}, "no API server to be found"), ({"kubeconfig": "none"}, "none cannot be read")]
+)
+def test_a_way_to_kubernetes_that_is_none_is_named_before_anything_is_done(
+    registrator: Registrator, kubernetes: dict[str, str], says: str
+) -> None:
+    registrator.settings["sources"] = {"kubernetes": kubernetes}
+    registrator.folder.mkdir()
+    registrator.write()
+    ended = registrator.run("run", "--config", str(registrator.config))
+    assert ended.returncode == 3
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_folder_that_is_not_there_ends_it_with_a_reason(registrator: Registrator) -> None:
+    registrator.settings["balancers"]["haproxy"]["config"] = str(registrator.folder / "nowhere" / "coupler.cfg")
+    registrator.folder.mkdir()
+    registrator.write()
+    ended = registrator.run("run", "--config", str(registrator.config))
+    assert ended.returncode == 1
+    assert "does its folder exist" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_hand_made_reload_costs_no_request_and_is_looked_through(
     etcd: Etcd, haproxy: Balancer, registrator: Registrator, apps: Callable[..., App]
 ) -> None:

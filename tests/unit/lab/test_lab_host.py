@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coupler.errors import CouplerError, Severity
-from coupler.lab import image, kernel
+from coupler.lab import building, image, kernel
 from coupler.lab.clusterfile import lab_cluster_yaml
 from coupler.lab.files import write_whole
 from coupler.lab.keys import ensure_key_pair
@@ -93,13 +93,13 @@ def test_a_build_that_fails_leaves_no_half_image(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        image._build(tmp_path / "root-1", build)
+        building.build(tmp_path / "root-1", build)
     assert [path.name for path in tmp_path.iterdir()] == ["root-1.log"]
 
 
 def test_what_a_killed_build_left_is_cleared_away(tmp_path: Path) -> None:
     (tmp_path / ".build-x" / "half").mkdir(parents=True)
-    with image._building(tmp_path):
+    with building.building(tmp_path):
         assert not (tmp_path / ".build-x").exists()
 
 

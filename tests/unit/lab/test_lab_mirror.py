@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from coupler import __version__
 from coupler.lab.fileserver import MirrorServer, RangeHandler
 from coupler.lab.image import Image
 from coupler.lab.mirror import index, seed
@@ -48,15 +49,23 @@ def test_index_follows_the_files(tmp_path: Path) -> None:
     assert sums.read_text() == line("new", "etcd/1.2.3/amd64/etcd")
 
 
-def test_seed_keeps_what_is_there(tmp_path: Path) -> None:
+def test_seed_keeps_what_is_there_but_for_our_own_program(tmp_path: Path) -> None:
     built = tmp_path / "image"
     put(built, "etcd", "built")
     put(built, "etcdctl", "built")
     image = Image(built / "root.squashfs", built, built, "3.4.23")
+    put(built, "registrator.tar.gz", "this code's")
     put(tmp_path, "mirror/etcd/3.4.23/amd64/etcd", "somebody's own")
-    seed(tmp_path / "mirror", image)
+    registrator = f"registrator/{__version__}/amd64/registrator.tar.gz"
+    put(tmp_path, f"mirror/{registrator}", "earlier")
+    index(tmp_path / "mirror")
+    os.utime(built / "registrator.tar.gz", (0, 0))
+    seed(tmp_path / "mirror", image, built / "registrator.tar.gz")
+    index(tmp_path / "mirror")
     assert (tmp_path / "mirror/etcd/3.4.23/amd64/etcd").read_text() == "somebody's own"
     assert (tmp_path / "mirror/etcdctl/3.4.23/amd64/etcdctl").read_text() == "built"
+    assert (tmp_path / "mirror" / registrator).read_text() == "this code's"
+    assert line("this code's", registrator) in (tmp_path / "mirror/SHA256SUMS").read_text()
 
 
 @pytest.fixture

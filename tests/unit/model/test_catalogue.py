@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from coupler import __version__
 from coupler.model import Artifact, load_cluster
 
 CLUSTERS = Path(__file__).parents[2] / "fixtures" / "cluster"
@@ -103,3 +104,33 @@ def test_with_a_mirror_alone_what_it_lacks_has_no_url(tmp_path: Path) -> None:
     found = artifacts(tmp_path, "mirror: {url: 'http://m', folder: mirror, only: true}")
     assert found["kubelet"].urls == ("http://m/kubelet/1.35.1/amd64/kubelet",)
     assert found["etcd"].urls == ()
+
+
+def balancing(tmp_path: Path, more: str) -> dict[str, Artifact]:
+    text = (CLUSTERS / "valid" / "one-node.yaml").read_text().replace("[control", "[lb, control")
+    (tmp_path / "cluster.yaml").write_text(text + more)
+    cluster = load_cluster(tmp_path / "cluster.yaml").cluster
+    assert not {"registrator", "haproxy", "nginx"} & {artifact.name for artifact in cluster.artifacts_needed}
+    return {artifact.name: artifact for artifact in cluster.balancing_artifacts}
+
+
+def test_without_a_load_balancer_no_node_needs_the_registrator(tmp_path: Path) -> None:
+    assert balancing(tmp_path, "") == {}
+
+
+def test_the_registrator_has_this_version_and_comes_from_the_mirror_alone(tmp_path: Path) -> None:
+    place = f"registrator/{__version__}/amd64/registrator.tar.gz"
+    mirror(tmp_path, f"{'3' * 64}  {place}")
+    found = balancing(tmp_path, "load_balancer: {}\nmirror: {url: 'http://m', folder: mirror}")
+    target = "/opt/coupler/registrator"
+    assert found == {"registrator": Artifact("registrator", __version__, target, (f"http://m/{place}",), "3" * 64, ".")}
+    assert balancing(tmp_path, "load_balancer: {}")["registrator"].urls == ()
+
+
+def test_another_registrator_is_unpacked_whole_and_a_balancer_is_fetched_only_where_named(tmp_path: Path) -> None:
+    more = (
+        "load_balancer: {kind: nginx}\nartifacts: {registrator: {url: 'https://h/r.tgz'}, nginx: {url: 'https://h/n'}}"
+    )
+    found = balancing(tmp_path, more)
+    assert (found["registrator"].urls, found["registrator"].member) == (("https://h/r.tgz",), ".")
+    assert found["nginx"] == Artifact("nginx", "", "/opt/bin/nginx", ("https://h/n",), None, None)

@@ -1,4 +1,4 @@
-"""docs/cluster-yaml.md: its examples load, and its tables list every key with the default that the model has."""
+"""docs/cluster-yaml.md and load-balancer.md: examples load, and tables list every key with the model's default."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 DOCS = (Path(__file__).parents[3] / "docs" / "cluster-yaml.md").read_text()
-EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", DOCS, re.MULTILINE | re.DOTALL)
+BALANCER = (Path(__file__).parents[3] / "docs" / "load-balancer.md").read_text()
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", DOCS + BALANCER, re.MULTILINE | re.DOTALL)
 ROWS = dict(re.findall(r"^\| `([^`]+)` \| ([^|]*?) \|", DOCS, re.MULTILINE))
 REQUIRED = {
     "version": "version: 1",

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.unit.registrator.strategies import backends, values
 
@@ -50,7 +50,12 @@ def test_two_treatments_are_two_names(one: Backend, other: Backend) -> None:
 
 
 @pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=15,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # to shrink such a list takes minutes
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @given(st.lists(backends, min_size=10, max_size=30, unique_by=lambda backend: backend.id), values)
 def test_haproxy_takes_them_all(made: list[Backend], value: str) -> None:
     endpoint = Endpoint("e", "::1", 80)

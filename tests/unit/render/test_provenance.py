@@ -124,7 +124,10 @@ FIRST = {
 """What must be edited beforehand, so that the edit of a key is possible and has an effect."""
 
 NOT_IN_THE_DOCUMENT = {
-    *("version", "load_balancer.kind", "ssh.port", "ssh.private_key", "ssh.host_keys", "ssh.known_hosts"),
+    *("load_balancer.kind", "load_balancer.announcements", "load_balancer.domain", "load_balancer.kubeconfig"),
+    *("load_balancer.http[0]", "load_balancer.http[1]", "load_balancer.https[0]"),
+    *("artifacts.registrator.url", "artifacts.registrator.sha256"),
+    *("version", "ssh.port", "ssh.private_key", "ssh.host_keys", "ssh.known_hosts"),
     *("git.push", "git.signing_key", "nodes[0].ssh.port", "nodes[0].ssh.user", "nodes[1].ssh.address"),
 }
 ONE_DIALECT_ONLY = {"os.distribution"}

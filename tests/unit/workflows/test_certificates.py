@@ -71,3 +71,18 @@ def test_new_authority_makes_everything_it_signs_anew(store, cluster, tmp_path):
 def test_what_expires_soon_is_made_again(store, cluster):
     store.make(NOW)
     assert len(store.make(NOW + timedelta(days=350))) == len(list(certificates_of(cluster)))
+
+
+def test_only_a_balancing_node_gets_the_registrators_key(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(
+        'version: 1\nname: demo\ngit: {repository: "git://10.0.0.5/demo.git"}\nload_balancer: {}\nnodes:\n'
+        "  - {name: node-1, address: 10.0.0.11, roles: [control]}\n"
+        "  - {name: node-2, address: 10.0.0.12, roles: [lb]}\n",
+        encoding="utf-8",
+    )
+    cluster = load_cluster(path).cluster
+    store = Store(tmp_path / "pki", cluster)
+    store.make(NOW)
+    having = [node.name for node in cluster.nodes if "etcd/registrator.key" in str(list(store.files_for(node)))]
+    assert having == ["node-2"]

@@ -94,3 +94,82 @@ def test_port_in_use_by_etcd_itself_is_fine(cluster):
 def test_worker_needs_no_port_of_etcd(cluster):
     answer = GOOD.replace("10.0.0.11", "10.0.0.12").replace("bb:01", "bb:02")
     assert problems(cluster, answer + 'listener=*:2380 users:(("nginx",pid=7,fd=3))\n', node=1) == []
+
+
+BALANCING = GOOD + "balancer=haproxy HAProxy version 2.6.12-1+deb12u3 2025/10/03 - https://haproxy.org/\n"
+KNOWN = "{url: 'https://h/r.tgz', sha256: " + "6f" * 32 + "}"
+
+
+def balancer_problems(tmp_path, answer, balancer="{}", artifacts="registrator: " + KNOWN):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(
+        'version: 1\nname: demo\ngit: {repository: "git://10.0.0.5/demo.git"}\nnodes:\n'
+        "  - {name: node-1, address: 10.0.0.11, roles: [control, lb]}\n"
+        f"load_balancer: {balancer}\nartifacts: {{{artifacts}}}\n",
+        encoding="utf-8",
+    )
+    cluster = load_cluster(path).cluster
+    return list(problems_of(cluster, cluster.nodes[0], Answer(answer), 0.0))
+
+
+def test_a_machine_with_a_balancer_and_a_free_port_may_balance(tmp_path):
+    assert balancer_problems(tmp_path, BALANCING) == []
+
+
+@pytest.mark.parametrize("unit", ["coupler-haproxy.service", "coupler-nginx.service"])
+def test_our_own_balancer_may_have_the_port(tmp_path, unit):
+    taken = f'listener=0.0.0.0:80 users:(("haproxy",pid=7,fd=5)) {unit}\n'
+    assert balancer_problems(tmp_path, BALANCING + taken) == []
+
+
+@pytest.mark.parametrize(
+    ("listener", "binds", "clash"),
+    [
+        ("0.0.0.0:80", '["*:80"]', True),
+        ("*:80", '["10.0.0.11:80"]', True),
+        ("127.0.0.1:80", '["*:80"]', True),
+        ("10.0.0.12:80", '["10.0.0.11:80"]', False),
+        ("0.0.0.0:8080", '["*:80"]', False),
+    ],
+)
+def test_a_port_that_somebody_else_has(tmp_path, listener, binds, clash):
+    taken = f'listener={listener} users:(("haproxy",pid=7,fd=5)) haproxy.service\n'
+    found = balancer_problems(tmp_path, BALANCING + taken, f"{{http: {binds}}}")
+    expected = (
+        "port 80, which the load balancer needs, is in use by haproxy",
+        "on the node: systemctl disable --now haproxy.service; or change load_balancer",
+    )
+    assert found == ([expected] if clash else [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "balancer", "artifacts", "expected"),
+    [
+        (GOOD, "{}", f"registrator: {KNOWN}", "it has no haproxy"),
+        (GOOD, "{kind: nginx}", f"registrator: {KNOWN}", "it has no nginx"),
+        (GOOD, "{kind: nginx}", f"registrator: {KNOWN}, nginx: {KNOWN}", None),
+        (GOOD, "{kind: vulcand}", f"registrator: {KNOWN}", None),
+        (BALANCING, "{}", "", "registrator cannot be fetched: no server is known to have it"),
+        (
+            BALANCING,
+            "{}",
+            "registrator: {url: 'https://h/r.tgz'}",
+            "registrator cannot be fetched: no checksum is known",
+        ),
+    ],
+)
+def test_a_program_that_cannot_be_had(tmp_path, answer, balancer, artifacts, expected):
+    found = [what for what, _ in balancer_problems(tmp_path, answer, balancer, artifacts)]
+    assert found == ([expected] if expected else [])
+
+
+def test_an_old_haproxy(tmp_path):
+    [(what, mend)] = balancer_problems(tmp_path, BALANCING.replace("version 2.6.12", "version 2.4.30"))
+    assert what.startswith("its HAProxy is older than 2.6: HAProxy version 2.4.30")
+    assert "artifacts.haproxy" in mend
+
+
+def test_an_old_systemd(tmp_path):
+    assert balancer_problems(tmp_path, BALANCING + "systemd=252\n") == []
+    [(what, _)] = balancer_problems(tmp_path, BALANCING + "systemd=229\n")
+    assert what == "its systemd 229 cannot hand credentials to a service"

@@ -80,7 +80,9 @@ def test_what_a_node_lacks_is_said():
     assert lacks(report(ANSWER.replace('{"health":"true"}', '{"health":"false"}')), "abc123") == (
         "its etcd member has no quorum yet"
     )
-    assert lacks(report(ANSWER.replace("SubState=running", "SubState=auto-restart")), "abc123") == "etcd.service failed"
+    restarting = ANSWER.replace("SubState=running", "SubState=auto-restart")
+    assert lacks(report(restarting), "abc123") == "etcd.service failed"
+    assert lacks(report(restarting.replace("Id=etcd.service", "Id=coupler-haproxy.service")), "abc123") is None, "later"
 
 
 def test_rubbish_is_no_error():

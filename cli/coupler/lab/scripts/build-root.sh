@@ -27,10 +27,12 @@ echo VARIANT_ID=coupler-lab >>"$root/usr/lib/os-release"
 mkdir -p "$root/opt/bin" "$root/var/log/journal" "$root/var/lib/containers" "$root/var/lib/containerd"
 
 # Whatever waits for hardware, a console or a calendar has nothing to do here; the network is there before the machine.
+# The programs haproxy and nginx are for units of our own.
 for unit in getty.target console-getty.service systemd-udevd.service systemd-udev-trigger.service \
     systemd-networkd.service systemd-networkd-wait-online.service systemd-resolved.service systemd-timesyncd.service \
     systemd-pstore.service systemd-update-utmp.service systemd-update-utmp-runlevel.service e2scrub_reap.service \
-    apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer man-db.timer; do
+    apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer man-db.timer \
+    haproxy.service nginx.service; do
     ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 

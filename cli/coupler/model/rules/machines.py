@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coupler.model.catalogue import REGISTRATOR
 from coupler.model.rules.issue import Issue, error, warning
 
 if TYPE_CHECKING:
@@ -123,6 +124,33 @@ def balancer_and_role(cluster: Cluster) -> Iterator[Issue]:
         )
 
 
+def something_to_balance(cluster: Cluster) -> Iterator[Issue]:
+    """A balancer needs a source, and its files are there."""
+    balancer = cluster.load_balancer
+    if balancer and not (balancer.announcements or balancer.kubeconfig):
+        message = "there would be nothing to balance: neither what is announced nor what Kubernetes has"
+        yield error("nothing-to-balance", ("load_balancer", "announcements"), message, "set it to true, or kubeconfig")
+    if balancer and balancer.kubeconfig and not balancer.kubeconfig.is_file():
+        message = f"there is no file {balancer.kubeconfig}"
+        yield error("file-missing", ("load_balancer", "kubeconfig"), message, "the path is relative to cluster.yaml")
+
+
+def balancing_programs(cluster: Cluster) -> Iterator[Issue]:
+    """The nodes with the role lb fetch the registrator: from where, and is it the one that was meant?"""
+    for artifact in cluster.balancing_artifacts if cluster.load_balancers else ():
+        if not artifact.urls:
+            message = f"no server is known to have {artifact.name} {artifact.version}".rstrip()
+        elif not artifact.sha256:
+            message = f"no checksum is known for {artifact.name} {artifact.version}".rstrip()
+        else:
+            continue
+        place = f"{artifact.name}/{artifact.version}/{cluster.os.arch}/registrator.tar.gz"
+        hint = f"give artifacts.{artifact.name} its url and sha256"
+        if artifact.name == REGISTRATOR:
+            hint = f"put what `make registrator` builds into the mirror's folder as {place}, or {hint}"
+        yield warning("no-balancing-program", ("load_balancer",), f"{message}: nothing is balanced", hint)
+
+
 RULES = (
     unique_names,
     unique_addresses,
@@ -133,4 +161,6 @@ RULES = (
     separate_networks,
     room_for_pods,
     balancer_and_role,
+    something_to_balance,
+    balancing_programs,
 )

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coupler.registrator.balancers import BalancerError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -28,9 +30,20 @@ def taken(address: str, port: int) -> str | None:
 
 
 def replace_file(path: Path, text: str, mode: int = 0o644) -> None:
-    """Put a file in place at once and for good, unless it is so already: a reader sees the old text or the new one."""
-    if path.exists() and path.read_text(errors="replace") == text and path.stat().st_mode & 0o777 == mode:
-        return
+    """Put a file in place at once and for good, unless it is so already: a reader sees the old text or the new one.
+
+    Raises BalancerError where it cannot be written.
+    """
+    try:
+        if path.exists() and path.read_text(errors="replace") == text and path.stat().st_mode & 0o777 == mode:
+            return
+        _replace(path, text, mode)
+    except OSError as error:
+        next_step = "does its folder exist, and may the registrator write there?"
+        raise BalancerError(f"{path} cannot be written", error.strerror, next_step) from error
+
+
+def _replace(path: Path, text: str, mode: int) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:200]}.")
     try:
         with os.fdopen(handle, "w") as file:

@@ -17,4 +17,12 @@ for folder in /etc /opt /run /var/lib; do
     value free "$folder $(df -Pk "$folder" | awk 'NR == 2 { print $4 }')"
     [ -w "$folder" ] || value unwritable "$folder"
 done
-ss -Hltnp 2>/dev/null | awk '{ print "listener=" $4 " " $6 }'
+value systemd "$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')"
+for program in haproxy nginx; do
+    path=$(PATH=/opt/bin:$PATH command -v "$program") && value balancer "$program $("$path" -v 2>&1 | head -n 1)"
+done
+# Who listens where: address, processes, and the unit of the first of them.
+ss -Hltnp 2>/dev/null | awk '{ print $4 " " $6 }' | while read -r address process; do
+    pid=${process#*pid=}
+    value listener "$address $process $(sed -n 's|.*/\([^/]*\.service\).*|\1|p' "/proc/${pid%%,*}/cgroup" 2>/dev/null | head -n 1)"
+done

@@ -76,7 +76,8 @@ def lacks(answer: Report, commit: str) -> str | None:
         return f"etcd waits for its program: {answer.waiting['etcd']}"
     if answer.etcd and not answer.etcd.healthy:
         return "its etcd member has no quorum yet"
-    failed = [unit.name for unit in answer.units if unit.failed]
+    # The load balancer is not the cluster's health: the step `balance` comes later, and mends it.
+    failed = [unit.name for unit in answer.units if unit.failed and unit.name not in report.BALANCING]
     return f"{', '.join(failed)} failed" if failed else None
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
 from coupler.errors import HostFailedError
+from coupler.model import Role
+from coupler.model.services import Balancer
 from coupler.result import HostOutcome, State, StepOutcome
 from coupler.workflows.clock import MEND, problem_with, skew_of
+from coupler.workflows.report import BALANCING
 from coupler.workflows.run import Run, checked, hosts_step, target
 from coupler.workflows.script import Answer, script
 
@@ -15,10 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from coupler.model import Cluster, Node
+    from coupler.model.services import LoadBalancer
 
 FREE_KIB = {"/etc": 1024, "/opt": 262_144, "/run": 4096, "/var/lib": 262_144}
 """KiB that must be free: programs go to /opt, etcd's data and downloads to /var/lib."""
 PORTS = {2379: "etcd", 2380: "etcd", 6443: "kube-apiserver"}
+EVERYWHERE = {"*", "0.0.0.0", "[::]"}  # noqa: S104 - as ss and cluster.yaml write it
+OLDEST_HAPROXY = [2, 6]  # the first that adds and deletes servers while it runs
+OLDEST_SYSTEMD = 247  # the first with LoadCredential=
 SYSTEMS = {"flatcar", "coreos"}
 LAB_VARIANT = "coupler-lab"
 
@@ -58,6 +66,9 @@ def problems_of(cluster: Cluster, node: Node, answer: Answer, skew: float) -> It
     if clock := problem_with(skew):
         yield clock, MEND
     yield from _ports(cluster, node, answer)
+    if cluster.load_balancer and Role.LB in node.roles:
+        yield from _balancer(cluster, cluster.load_balancer, answer)
+        yield from _balanced_ports(cluster.load_balancer, answer)
 
 
 def _system(answer: Answer) -> Iterator[Problem]:
@@ -111,6 +122,49 @@ def _ports(cluster: Cluster, node: Node, answer: Answer) -> Iterator[Problem]:
             number = process.partition("pid=")[2].partition(",")[0]
             whose = f"stop it; on the node, `systemctl status {number or name}` shows its unit"
             yield f"port {port}, which {owner} needs, is in use by {name}", whose
+
+
+def _balancer(cluster: Cluster, balancer: LoadBalancer, answer: Answer) -> Iterator[Problem]:
+    systemd = answer.one("systemd")
+    if systemd.isdigit() and int(systemd) < OLDEST_SYSTEMD:
+        yield f"its systemd {systemd} cannot hand credentials to a service", "take a newer release of the system"
+    artifacts = {artifact.name: artifact for artifact in cluster.balancing_artifacts}
+    for artifact in artifacts.values():
+        lacks = "server is known to have it" if not artifact.urls else "" if artifact.sha256 else "checksum is known"
+        if lacks:
+            mend = f"cluster check says how to give {artifact.name}"
+            yield f"{artifact.name} cannot be fetched: no {lacks}", mend
+    kind = str(balancer.kind)
+    if balancer.kind is Balancer.VULCAND or kind in artifacts:
+        return
+    found = {name: version for name, _, version in (entry.partition(" ") for entry in answer.all("balancer"))}
+    if kind not in found:
+        yield f"it has no {kind}", f"give artifacts.{kind} its url and sha256 in cluster.yaml, or install {kind} there"
+    elif balancer.kind is Balancer.HAPROXY:
+        numbers = [int(number) for number in re.findall(r"\d+", found[kind])[:2]]
+        if numbers < OLDEST_HAPROXY:
+            oldest = ".".join(map(str, OLDEST_HAPROXY))
+            mend = f"give artifacts.haproxy the url and sha256 of HAProxy {oldest} or newer in cluster.yaml"
+            yield f"its HAProxy is older than {oldest}: {found[kind]}", mend
+
+
+def _balanced_ports(balancer: LoadBalancer, answer: Answer) -> Iterator[Problem]:
+    if balancer.kind is Balancer.VULCAND:
+        return
+    for bind in (*balancer.http, *balancer.https):
+        wanted, _, port = bind.rpartition(":")
+        for entry in answer.all("listener"):
+            address, _, process = entry.partition(" ")
+            host, _, taken = address.rpartition(":")
+            ours = any(unit in process for unit in BALANCING)
+            if taken == port and not ours and (host in EVERYWHERE or wanted in EVERYWHERE or host == wanted):
+                name = process.partition('"')[2].partition('"')[0] or "another process"
+                unit = next((word for word in process.split() if word.endswith(".service")), None)
+                mend = f"on the node: systemctl disable --now {unit}" if unit else "stop it"
+                yield (
+                    f"port {port}, which the load balancer needs, is in use by {name}",
+                    f"{mend}; or change load_balancer",
+                )
 
 
 def _is_ours(cluster: Cluster, node: Node, owner: str) -> bool:

@@ -105,7 +105,10 @@ def frontend_lines(
             staged = [rule.line() for rule in rules if rule.stage == (kind, exact)]
             if staged:
                 lines += [*staged, f"http-request unset-var({_BACKEND}) if {{ var({_BACKEND}) -m beg {_RULES} }}"]
-    return [*lines, f"use_backend %[var({_BACKEND})] if {{ var({_BACKEND}) -m found }}"]
+    lines += [
+        f"http-request return status 404 if !{{ var({_BACKEND}) -m found }}"
+    ]  # 503 is for a route without servers
+    return [*lines, f"use_backend %[var({_BACKEND})]"]
 
 
 def _host_lines(path: Path, https_port: int) -> list[str]:

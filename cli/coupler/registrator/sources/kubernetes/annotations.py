@@ -287,7 +287,7 @@ _READ_TOGETHER = frozenset(("lb.http", "lb.tcp", "lb.node"))
 """Forks of the ancestor wrote these; they are nobody's mistake, and mean nothing here."""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2**15)
 def read(
     annotations: tuple[tuple[str, str], ...], prefix: str, on: str, base: tuple[tuple[str, str], ...] = ()
 ) -> Asked:

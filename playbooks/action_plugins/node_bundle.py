@@ -1,4 +1,4 @@
-"""Ansible action plugin: run install.sh on a node as one command, with the bundle on its standard input.
+"""Ansible action plugin: run a role's install.sh on a node as one command, with the bundle on its standard input.
 
 For a module Ansible runs some six commands on a node, and its arguments, here private keys, become a file there.
 """
@@ -21,9 +21,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return what install.sh answers."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         bundle = Path(self._task.args["bundle"]).read_text(encoding="ascii")
-        script = Path(self._find_needle("files", "install.sh")).read_text(encoding="utf-8")
+        scripts = (Path(__file__).with_name("bundle.sh"), Path(self._find_needle("files", "install.sh")))
+        parts = [script.read_text(encoding="utf-8") for script in scripts]
         head = f"check={str(self._task.check_mode).lower()}\nbundle='{bundle}'\n"
-        done = self._low_level_execute_command("sh -s", in_data=(head + script).encode())
+        done = self._low_level_execute_command("sh -s", in_data="".join([head, *parts]).encode())
         try:
             return result | json.loads(done["stdout"])
         except ValueError:

@@ -1,0 +1,317 @@
+"""The load balancer on lab machines: deployed by `cluster init`, seen by `cluster lb`, in good days and bad."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from conftest import Answer, Site
+
+pytestmark = pytest.mark.lab
+
+DEADLINE = 20.0
+REGISTRATOR, HAPROXY, NGINX = "coupler-registrator", "coupler-haproxy", "coupler-nginx"
+STATE_OF_NODE = """
+find /etc /opt /var/lib/coupler -xdev -path '*/repository.git' -prune \\
+    -o -printf '%p %m %s %C@\\n' | sort
+systemctl show -p Id,InvocationID,NRestarts,MainPID coupler-registrator coupler-haproxy etcd
+journalctl --quiet --output=cat _PID=1 | grep -c Reloading
+true
+"""
+"""What a run could change, and the registrator does not: files, with the time of the inode's last change, and units."""
+
+BACKEND = """
+cat > /run/NAME.conf <<'EOF'
+daemon off;
+pid /run/NAME.pid;
+error_log stderr;
+events {}
+http { access_log off; server { listen PORT; location / { return 200 "NAME\\n"; } } }
+EOF
+systemd-run --quiet --unit=NAME nginx -c /run/NAME.conf
+"""
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """A site of two machines that balance, of which the first is also etcd and has the backends."""
+
+    site: Site
+    first_run: Answer
+
+    def address(self, node: str) -> str:
+        [found] = [e.machine.address for e in self.site.lab.status().machines if e.machine.name == node]
+        return str(found)
+
+    def etcdctl(self, *words: str) -> str:
+        quoted = " ".join(f"'{word}'" for word in words)
+        return self.site.inside("node-1", f". /etc/profile.d/coupler.sh; etcdctl {quoted}")
+
+    def get(self, node: str, host: str = "shop.test") -> tuple[int, str]:
+        """Return status and body of one request through the balancer of a node."""
+        connection = HTTPConnection(self.address(node), 80, timeout=5)
+        try:
+            connection.request("GET", "/", headers={"Host": host})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode().strip()
+        finally:
+            connection.close()
+
+    def show(self, node: str, unit: str, what: str = "InvocationID") -> str:
+        return self.site.inside(node, f"systemctl show -P {what} {unit}")
+
+    def eventually(self, node: str, expected: tuple[int, str], host: str = "shop.test") -> None:
+        eventually(lambda: self.get(node, host) == expected, f"{node}: not {expected}")
+
+    def status_of(self, node: str, host: str = "shop.test") -> int:
+        return self.get(node, host)[0]
+
+
+def eventually(condition: Callable[[], bool], complaint: str) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        try:
+            if condition():
+                return
+        except (OSError, HTTPException):
+            pass
+        assert time.monotonic() < deadline, complaint
+        time.sleep(0.05)
+
+
+@dataclass
+class Requests(threading.Thread):
+    """One request after another through a balancer, each on a connection of its own, and what became of them."""
+
+    balanced: Balanced
+    node: str
+    wrong: list[str] = field(default_factory=list)
+    served: int = 0
+    enough: threading.Event = field(default_factory=threading.Event)
+    __hash__ = threading.Thread.__hash__
+
+    def __post_init__(self) -> None:
+        super().__init__(daemon=True)
+
+    def run(self) -> None:
+        while not self.enough.wait(0.005):
+            try:
+                status, body = self.balanced.get(self.node)
+            except (OSError, HTTPException) as error:
+                self.wrong.append(repr(error))
+            else:
+                if status != 200:
+                    self.wrong.append(f"{status} {body}")
+                self.served += 1
+
+
+@contextmanager
+def unharmed(balanced: Balanced, node: str) -> Iterator[Requests]:
+    """Every request through a node's balancer is served meanwhile."""
+    requests = Requests(balanced, node)
+    requests.start()
+    try:
+        yield requests
+    finally:
+        requests.enough.set()
+        requests.join(10)
+    assert requests.served > 10
+    assert requests.wrong == []
+
+
+@pytest.fixture(scope="module")
+def balanced(make_site: Callable[[int], Site]) -> Balanced:
+    site = make_site(2)
+    site.edit("roles: [control, worker, lb]", "roles: [worker, lb]")
+    site.edit("roles: [control, worker]", "roles: [control, worker, lb]")
+    first_run = site.json("init")
+    assert first_run.exit_code == 0, first_run.stdout
+    balanced = Balanced(site, first_run)
+    for name, port in (("one", "8001"), ("two", "8002")):
+        site.inside("node-1", BACKEND.replace("NAME", name).replace("PORT", port))
+    balanced.etcdctl("put", "/services/shop/.service", '{"host": "shop.test"}')
+    balanced.etcdctl("put", "/services/shop/one", f"{balanced.address('node-1')}:8001")
+    for node in site.machines:
+        balanced.eventually(node, (200, "one"))
+    return balanced
+
+
+def test_the_last_step_brings_up_every_balancer(balanced: Balanced) -> None:
+    assert balanced.first_run.states("balance") == {"node-1": "done", "node-2": "done"}
+    assert [step["title"] for step in balanced.first_run.data["steps"]][-2:] == ["health", "balance"]
+    assert balanced.first_run.data["failed"] == []
+
+
+def test_a_second_run_changes_nothing(balanced: Balanced) -> None:
+    before = balanced.site.everywhere(STATE_OF_NODE)
+    plan = balanced.site.json("init", "--dry-run")
+    assert (plan.exit_code, plan.data["changed"]) == (0, False)
+    assert set(plan.states("balance").values()) == {"unchanged"}
+    again = balanced.site.json("init")
+    assert (again.exit_code, again.data["changed"]) == (0, False)
+    assert set(again.states("balance").values()) == {"unchanged"}
+    after = balanced.site.everywhere(STATE_OF_NODE)
+    assert {node: sorted(set(before[node].splitlines()) ^ set(after[node].splitlines())) for node in before} == {
+        node: [] for node in before
+    }
+
+
+def test_both_run_as_a_user_that_can_do_little(balanced: Balanced) -> None:
+    for unit in (REGISTRATOR, HAPROXY):
+        pid = balanced.show("node-2", unit, "MainPID")
+        status = balanced.site.inside("node-2", f"stat -c %U /proc/{pid}; cat /proc/{pid}/status")
+        assert status.startswith("coupler-lb\n")
+        assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE)
+        assert re.search(r"^CapBnd:\t0000000000000400$", status, re.MULTILINE), "only CAP_NET_BIND_SERVICE"
+    key = "/etc/coupler/pki/etcd/registrator.key"
+    tried = balanced.site.lab.exec("node-2", ["setpriv", "--reuid=coupler-lb", "--clear-groups", "cat", key])
+    assert tried.returncode != 0
+    given = balanced.site.inside("node-2", "ls /run/credentials/coupler-registrator.service")
+    assert given.split() == ["ca.crt", "registrator.crt", "registrator.key"]
+
+
+def test_lb_lists_explains_and_says_that_all_is_well(balanced: Balanced) -> None:
+    status = balanced.site.json("lb", "status")
+    assert status.exit_code == 0
+    assert {node: state["ready"] for node, state in status.data["nodes"].items()} == {"node-1": True, "node-2": True}
+    listed = balanced.site.json("lb", "list")
+    assert listed.data["agreed"] is True
+    [route] = listed.data["routes"]
+    assert (route["host"], route["match"], route["nodes"]) == ("shop.test", "/*", ["node-1", "node-2"])
+    assert route["endpoints"] == [f"{balanced.address('node-1')}:8001 ready"]
+    assert "shop.test" in balanced.site.cluster("lb", "list").stdout
+    assert balanced.site.cluster("lb", "explain", "shop.test", "/a").exit_code == 0
+    nobody = balanced.site.cluster("lb", "explain", "nobody.test")
+    assert (nobody.exit_code, "no route takes it" in nobody.stdout) == (1, True)
+
+
+def test_an_endpoint_is_drained_and_serves_again(balanced: Balanced) -> None:
+    endpoint = f"{balanced.address('node-1')}:8001"
+    one = balanced.site.json("lb", "drain", endpoint, "--limit", "node-2")
+    assert one.data["draining"] == {"node-2": [endpoint]}
+    eventually(lambda: balanced.status_of("node-2") == 503, "it is not drained")
+    assert balanced.get("node-1") == (200, "one")
+    assert balanced.site.json("lb", "list").data["agreed"] is False
+    assert "disagree" in balanced.site.cluster("lb", "list").stdout
+    assert balanced.site.cluster("lb", "undrain", endpoint).exit_code == 0
+    balanced.eventually("node-2", (200, "one"))
+    unknown = balanced.site.cluster("lb", "drain", "10.0.0.1:1")
+    assert unknown.exit_code == 2
+    assert endpoint in unknown.stderr
+
+
+def test_a_killed_registrator_comes_back_and_every_route_stays(balanced: Balanced) -> None:
+    haproxy, restarts = balanced.show("node-2", HAPROXY, "MainPID"), balanced.show("node-2", REGISTRATOR, "NRestarts")
+    with unharmed(balanced, "node-2"):
+        balanced.site.inside("node-2", f"systemctl kill -s KILL {REGISTRATOR}")
+        eventually(
+            lambda: (
+                balanced.show("node-2", REGISTRATOR, "NRestarts") == str(int(restarts) + 1)
+                and balanced.site.json("lb", "status").exit_code == 0
+            ),
+            "it does not come back",
+        )
+    assert balanced.show("node-2", HAPROXY, "MainPID") == haproxy
+    balanced.etcdctl("put", "/services/shop/two", f"{balanced.address('node-1')}:8002")
+    eventually(lambda: balanced.get("node-2")[1] == "two", "it does not work any more")
+    balanced.etcdctl("del", "/services/shop/two")
+
+
+def test_another_configuration_restarts_the_registrator_alone(balanced: Balanced) -> None:
+    before = balanced.site.everywhere(f"systemctl show -P InvocationID {REGISTRATOR} {HAPROXY}")
+    balanced.site.edit("  domain: ", "  domain: new.")
+    with unharmed(balanced, "node-1"):
+        changed = balanced.site.json("init")
+    assert (changed.exit_code, changed.states("balance")) == (0, {"node-1": "done", "node-2": "done"})
+    after = balanced.site.everywhere(f"systemctl show -P InvocationID {REGISTRATOR} {HAPROXY}")
+    for node in before:
+        same = [old == new for old, new in zip(before[node].split(), after[node].split(), strict=True)]
+        assert same == [False, True], node
+
+
+def test_a_changed_file_is_mended_and_haproxy_reads_it_without_losing_a_request(balanced: Balanced) -> None:
+    master = balanced.show("node-1", HAPROXY, "MainPID")
+    balanced.site.inside("node-1", "sed -i 's/retries 3/retries 2/' /etc/coupler-lb/haproxy.cfg")
+    with unharmed(balanced, "node-1"):
+        assert balanced.site.json("init").states("balance") == {"node-1": "done", "node-2": "unchanged"}
+    assert balanced.site.inside("node-1", "grep -c 'retries 3' /etc/coupler-lb/haproxy.cfg") == "1"
+    assert balanced.show("node-1", HAPROXY, "MainPID") == master
+
+
+def test_a_program_with_another_checksum_is_not_run_and_the_old_one_stays(balanced: Balanced) -> None:
+    text = balanced.site.file.read_text()
+    runs = f"systemctl show -P InvocationID {REGISTRATOR} {HAPROXY}; readlink -f /opt/coupler/registrator"
+    before = balanced.site.everywhere(runs)
+    url = f"{balanced.site.lab.mirror_url}/SHA256SUMS"
+    balanced.site.file.write_text(f"{text}\nartifacts: {{registrator: {{url: '{url}', sha256: {'0' * 64}}}}}\n")
+    try:
+        answer = balanced.site.json("init")
+    finally:
+        balanced.site.file.write_text(text)
+    assert answer.exit_code == 5
+    assert set(answer.states("balance").values()) == {"failed"}
+    assert "has another checksum than 0000" in answer.failed["node-1"]
+    assert balanced.site.everywhere(runs) == before
+    assert balanced.site.json("init").exit_code == 0
+
+
+def test_a_port_that_somebody_else_has_is_found_before_anything_changes(balanced: Balanced) -> None:
+    balanced.site.inside("node-2", f"systemctl stop {HAPROXY}")
+    balanced.site.inside("node-2", BACKEND.replace("NAME", "squatter").replace("PORT", "80"))
+    try:
+        answer = balanced.site.json("init")
+    finally:
+        balanced.site.inside("node-2", f"systemctl stop squatter; systemctl start {HAPROXY}")
+    assert answer.exit_code == 5
+    assert answer.states("preflight") == {"node-1": "ok", "node-2": "failed"}
+    assert "port 80, which the load balancer needs, is in use by nginx" in answer.failed["node-2"]
+    assert "squatter.service" in answer.data["failed"][0]["next_step"]
+    assert answer.states("balance") == {"node-1": "unchanged"}
+    balanced.eventually("node-2", (200, "one"))
+
+
+def test_a_machine_that_is_off_harms_itself_alone_and_balances_again_after_its_boot(balanced: Balanced) -> None:
+    balanced.site.lab.kill("node-2")
+    with unharmed(balanced, "node-1"):
+        answer = balanced.site.json("init")
+    assert answer.exit_code == 5
+    assert answer.states("balance") == {"node-1": "unchanged"}
+    assert list(answer.failed) == ["node-2"]
+    status = balanced.site.json("lb", "status")
+    assert (status.exit_code, list(status.data["nodes"])) == (5, ["node-1"])
+    balanced.site.lab.start("node-2")
+    balanced.eventually("node-2", (200, "one"))
+    eventually(lambda: balanced.site.json("lb", "status").exit_code == 0, "it is not well")
+
+
+def test_limit_leaves_the_other_balancer_as_it_is(balanced: Balanced) -> None:
+    balanced.site.edit("  domain: new.", "  domain: newer.")
+    answer = balanced.site.json("init", "--limit", "node-1")
+    assert answer.states("balance") == {"node-1": "done"}
+    assert "newer." not in balanced.site.inside("node-2", "cat /etc/coupler-lb/registrator.yaml")
+    assert balanced.site.json("init").states("balance") == {"node-1": "unchanged", "node-2": "done"}
+
+
+def test_nginx_takes_haproxys_place(balanced: Balanced) -> None:
+    balanced.site.edit("  kind: haproxy", "  kind: nginx")
+    answer = balanced.site.json("init")
+    assert (answer.exit_code, answer.failed) == (0, {})
+    for node in balanced.site.machines:
+        balanced.eventually(node, (200, "one"))
+        assert balanced.show(node, HAPROXY, "LoadState") == "not-found"
+        assert balanced.site.inside(node, f"stat -c %U /proc/{balanced.show(node, NGINX, 'MainPID')}") == "coupler-lb"
+    again = balanced.site.json("init")
+    assert (again.exit_code, again.data["changed"]) == (0, False)
+    with unharmed(balanced, "node-1"):
+        balanced.etcdctl("put", "/services/other/one", f"{balanced.address('node-1')}:8002")
+        balanced.eventually("node-1", (200, "two"), f"other.newer.{balanced.site.lab.name}.example")
