@@ -168,3 +168,12 @@ def test_losses_are_counted_for_routes_and_hosts_too() -> None:
     assert lost(full, Offer(full.backends, full.routes[:1], full.tcp_routes, full.hosts)) == "2 of 3 routes are missing"
     assert lost(full, Offer(full.backends, full.routes, (), full.hosts)) == "1 of 1 TCP routes are missing"
     assert lost(full, Offer(full.backends, full.routes, full.tcp_routes)) == "1 of 1 hosts are missing"
+
+
+def test_a_backend_that_is_missing_whole_is_a_loss_among_many() -> None:
+    backends = tuple(Backend(name, (Endpoint(f"{name}-1", "127.0.0.1", 80),)) for name in ("a", "b", "c"))
+    routes = tuple(Route(backend.id, backend.id, f"{backend.id}.test") for backend in backends)
+    full = Offer(backends, routes)
+    assert lost(full, Offer(backends[:2], routes[:2])) == "1 of 1 endpoints of c are missing"
+    without = (*backends[:2], Backend("c"))
+    assert lost(Offer(without, routes), Offer(backends[:2], routes[:2])) is None, "it had no endpoint to lose"
