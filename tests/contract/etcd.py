@@ -71,7 +71,11 @@ class EtcdCluster:
         argv = ["etcd", "--name", f"m{member}", "--data-dir", str(self.folder / f"m{member}"), "--log-level", "error"]
         argv += ["--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", peer]
         argv += ["--initial-advertise-peer-urls", peer, "--heartbeat-interval", "50", "--election-timeout", "500"]
-        argv += ["--initial-cluster", ",".join(f"m{number}={at}" for number, at in enumerate(self._peers))]
+        argv += [
+            "--enable-v2",
+            "--initial-cluster",
+            ",".join(f"m{number}={at}" for number, at in enumerate(self._peers)),
+        ]
         with (self.folder / f"m{member}.log").open("ab") as log:
             self.processes[member] = subprocess.Popen(argv, stdout=log, stderr=log)
 

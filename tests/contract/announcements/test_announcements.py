@@ -146,6 +146,21 @@ def test_while_etcd_is_away_everything_stays_and_what_is_missed_is_found(etcd: E
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("api", [2, 3])
+def test_what_went_while_etcd_was_away_is_gone_afterwards(etcd: Etcd, api: int) -> None:
+    async def scenario() -> None:
+        async with following(etcd, api, ONE, ("shop/two", "127.0.0.1:82"), ("web/one", "127.0.0.1:83")) as site:
+            etcd.stop()
+            await until(lambda: site.source.problem is not None, "nobody notices")
+            shutil.rmtree(etcd.folder / "data")
+            await asyncio.to_thread(etcd.start)
+            await site.put("shop/two", "127.0.0.1:82")
+            await until(lambda: list(site.instances()) == ["two"], "who went stays for ever")
+            assert not site.instances("web")
+
+    asyncio.run(scenario())
+
+
 def test_what_goes_soon_after_etcd_came_back_is_told_as_a_relist_and_confirmed_after_the_grace(etcd: Etcd) -> None:
     async def scenario() -> None:
         async with following(etcd, 3, ONE, grace=3.0) as site:

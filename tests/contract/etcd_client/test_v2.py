@@ -16,11 +16,11 @@ from coupler.registrator.etcd.v2 import KEY_NOT_FOUND, NODE_EXIST, TEST_FAILED, 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.contract.etcd import Etcd
+    from tests.contract.etcd import Etcd, EtcdCluster
 
 
 @contextlib.asynccontextmanager
-async def client(etcd: Etcd, **options: object) -> AsyncIterator[EtcdV2]:
+async def client(etcd: Etcd | EtcdCluster, **options: object) -> AsyncIterator[EtcdV2]:
     store = EtcdV2(Access((etcd.url,), request_timeout=3.0), **options)
     try:
         yield store
@@ -151,3 +151,29 @@ def test_an_etcd_without_this_api_is_named(tmp_path, etcd: Etcd) -> None:
             assert "--enable-v2" in str(raised.value.next_step)
 
     asyncio.run(scenario())
+
+
+def test_without_a_quorum_nothing_is_read(etcd_cluster: EtcdCluster) -> None:
+    async def scenario() -> None:
+        async with client(etcd_cluster) as store:  # of the one member that stays
+            await store.set("/a", "1")
+            assert (await store.get("/a")).node is not None
+            etcd_cluster.stop(1)
+            etcd_cluster.stop(2)
+            for read in (store.get, store.range):
+                with pytest.raises(EtcdError):
+                    await read("/a")
+            etcd_cluster.start(1)
+            await until_read(store, "/a")
+
+    asyncio.run(scenario())
+
+
+async def until_read(store: EtcdV2, key: str) -> None:
+    """Read until it succeeds."""
+    async with asyncio.timeout(15):
+        while True:
+            with contextlib.suppress(EtcdError):
+                await store.get(key)
+                return
+            await asyncio.sleep(0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,7 +31,7 @@ def drained(desired: Desired, uid: str, state: State) -> Desired:
     endpoints = tuple(
         Endpoint(e.uid, e.address, e.port, state if e.uid == uid else e.state, e.weight) for e in backend.endpoints
     )
-    return merge([("test", Offer((Backend("shop", endpoints),), desired.routes))])
+    return merge([("test", Offer((replace(backend, endpoints=endpoints),), desired.routes))])
 
 
 @pytest.mark.parametrize("haproxy", ["spawn", "master"], indirect=True)
@@ -80,6 +81,19 @@ def test_what_drains_or_is_not_ready_gets_no_new_request(
         apply(haproxy, both)
         eventually(lambda: two.served > before, "the instance does not come back")
     assert load.failures == []
+
+
+def test_what_drains_keeps_its_sticky_clients_until_it_is_down(haproxy: Balancer, apps: Callable[..., App]) -> None:
+    one, two = apps("one"), apps("two")
+    both = site(one, two, sticky_cookie="INSTANCE")
+    apply(haproxy, both)
+    cookies = dict(haproxy.cookie("INSTANCE") for _ in range(4))
+    assert cookies.keys() == {"one", "two"}
+    apply(haproxy, drained(both, "two", State.DRAIN))
+    assert {haproxy.get(Cookie=f"INSTANCE={cookies['two']}") for _ in range(4)} == {(200, "two")}
+    assert {haproxy.get() for _ in range(4)} == {(200, "one")}
+    apply(haproxy, drained(both, "two", State.DOWN))
+    assert {haproxy.get(Cookie=f"INSTANCE={cookies['two']}") for _ in range(4)} == {(200, "one")}
 
 
 def test_an_address_and_a_weight_change_in_place(haproxy: Balancer, apps: Callable[..., App]) -> None:
@@ -245,6 +259,7 @@ def test_without_leave_to_remove_nothing_goes(haproxy: Balancer, apps: Callable[
     asyncio.run(haproxy.adapter().apply(site(one), None, remove=False))
     asyncio.run(haproxy.adapter().apply(Desired(), None, remove=False))
     adapter = haproxy.adapter()
+    asyncio.run(adapter.prepare(Desired()))
     another = asyncio.run(adapter.apply(site(one, read_timeout=5.0), None, remove=False))
     assert (another.pending, adapter.reloads) == ({"shop"}, 0), "a reload would drop what a source has not said yet"
     assert haproxy.servers() == before

@@ -10,6 +10,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPException
+from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +139,17 @@ class Balancer:
             connection.request("GET", path, headers={"Host": host} | headers)
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def cookie(self, name: str) -> tuple[str, str]:
+        """Return the body of one answer, and the cookie that came with it."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        try:
+            connection.request("GET", "/", headers={"Host": "shop.test"})
+            answer = connection.getresponse()
+            morsel = SimpleCookie(answer.getheader("Set-Cookie"))[name]
+            return answer.read().decode(), morsel.value
         finally:
             connection.close()
 

@@ -387,6 +387,7 @@ def test_without_leave_to_remove_nothing_goes(nginx: Balancer, apps: Callable[..
     for desired in (site(one), Desired()):
         done = asyncio.run(adapter.apply(desired, None, remove=False))
         assert done.pending == {WHOLE}
+    asyncio.run(adapter.prepare(Desired()))
     assert not asyncio.run(adapter.apply(site(one, two), None, remove=False)).pending
     assert (nginx.text(), nginx.generation(), adapter.reloads) == (text, generation, 0)
 

@@ -130,6 +130,12 @@ def test_the_address_of_a_pod_that_is_gone_may_be_another_ones(
         kube.put(endpoint_slice("web-new", "web", one.port, ("web-new", "127.0.0.1", "ready")))
         kube.put(endpoint_slice("shop-new", "shop", one.port, ("shop-new", "127.0.0.1", "ready")))
         eventually(lambda: haproxy.get(host="web.test") == (200, "one"), "the next one gets nothing")
+        kube.put(*slices((one, "terminating")))
+        eventually(lambda: instances(registrator)["one"] == "drain", "it does not drain")
+        eventually(registrator.ready, "two endpoints of one address are never in step")
+        served = one.served
+        load.more()
+        assert one.served > served, "the one that goes takes the requests of the next one with it"
         kube.delete("endpointslices", "shop-one")
         eventually(lambda: instances(registrator) == {"two": "ready", "shop-new": "ready"}, "who left is still there")
         eventually(registrator.ready, "it is never in step")

@@ -240,6 +240,31 @@ def test_a_route_that_changes_its_backend_is_never_without_one(api: str, etcd: E
     play(api, etcd, scenario)
 
 
+def test_a_backend_all_of_whose_servers_change_is_never_without_one(api: str, etcd: Etcd) -> None:
+    async def scenario(it: World) -> None:
+        adapter = it.adapter()
+        await adapter.apply(desired(backend("shop", 1001, 1002)), None, remove=True)
+        await it.caught_up()
+        answers: list[int] = []
+        event = it.vulcand.event
+
+        def noted(*words: Any) -> None:
+            event(*words)
+            answers.append(it.vulcand.ask("/", "shop.test")[0])
+
+        it.vulcand.event = noted  # type: ignore[method-assign]
+        leaving = Endpoint("shop-1003", "127.0.0.1", 1003, State.DRAIN)
+        for endpoints in (backend("shop", 1003).endpoints, (*backend("shop", 1004).endpoints, leaving)):
+            await adapter.apply(
+                desired(dataclasses.replace(backend("shop"), endpoints=endpoints)), {"shop"}, remove=True
+            )
+            await it.caught_up()
+        assert len(answers) == 5  # one comes and two go, one comes and one goes
+        assert set(answers) == {200}
+
+    play(api, etcd, scenario)
+
+
 def test_policies_become_settings_and_middlewares(api: str, etcd: Etcd) -> None:
     async def scenario(it: World) -> None:
         policy = Policy(

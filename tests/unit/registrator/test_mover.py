@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,10 +62,12 @@ class Gate:
     remove, write = True, True
 
 
-def live(scenario: Callable[[Noted, Mover, Gate], Coroutine[None, None, None]], balancer: Noted) -> None:
+def live(
+    scenario: Callable[[Noted, Mover, Gate], Coroutine[None, None, None]], balancer: Noted, pace: Pace = PACE
+) -> None:
     async def run() -> None:
         gate = Gate()
-        mover = Mover(balancer, may_remove=lambda: gate.remove, may_write=lambda: gate.write, pace=PACE)
+        mover = Mover(balancer, may_remove=lambda: gate.remove, may_write=lambda: gate.write, pace=pace)
         task = asyncio.create_task(mover.run())
         await until(lambda: mover.in_step or not gate.write, "the first move is never made")
         try:
@@ -210,4 +213,14 @@ def test_what_the_next_start_needs_is_written_when_it_is_quiet() -> None:
 
         await until(churn, "changes without a pause keep it from being written for ever")
 
-    live(scenario, Noted())
+    live(scenario, Noted(), replace(PACE, audit=60.0))  # an audit writes it too
+
+
+def test_what_the_next_start_needs_is_written_at_the_end() -> None:
+    balancer = Noted()
+
+    async def scenario(balancer: Noted, mover: Mover, gate: Gate) -> None:
+        assert balancer.persisted == 0
+
+    live(scenario, balancer, replace(PACE, audit=60.0, persist_after=60.0, persist_at_most=60.0))
+    assert balancer.persisted == 1

@@ -156,6 +156,18 @@ def test_a_name_that_is_used_again_is_another_object() -> None:
     assert [endpoint.uid for endpoint in backend.endpoints] == ["new"]
 
 
+def test_a_slice_whose_name_is_used_again_is_another_object() -> None:
+    world = World(KubernetesSettings())
+    world.put("Service", service(host="a.example"))
+    world.put("EndpointSlice", slice_of(("1", True)))
+    fresh = slice_of(("2", True))
+    fresh["metadata"]["uid"] = "new"
+    world.put("EndpointSlice", fresh)
+    assert world.drop("EndpointSlice", ("shop", "web-1"), "web-1") == NOTHING
+    [backend] = world.offer(NOON).backends
+    assert [endpoint.uid for endpoint in backend.endpoints] == ["2"]
+
+
 def test_a_list_lets_go_of_what_is_not_in_it() -> None:
     world = World(KubernetesSettings(pods=""))
     world.replace("Pod", [pod("a", "a", "10.0.0.1"), pod("b", "b", "10.0.0.2")])
