@@ -56,6 +56,7 @@ test-vagrant: $(VENV)/dev.installed
 # Linked to this machine's C library: it runs where that is as new, as on Flatcar.
 registrator: $(VENV)/lab.installed
 	$(BIN)/python -m coupler.lab.registrator dist
+	sha256sum dist/registrator.tar.gz
 
 # What is checked in and made from the code: the JSON Schema, and the golden documents (read the diff).
 schema: $(VENV)/dev.installed
