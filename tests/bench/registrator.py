@@ -218,7 +218,9 @@ def move_haproxy(site: Site, bed: HAProxyBed, rounds: int) -> Measured:
         there = added is not None
         measured.acknowledged.append(until(lambda: (f" {address} " in stats.ask(command)) is there) - began)  # noqa: B023
         time.sleep(0.01)
-    server = next(line.split()[3] for line in stats.ask(f"show servers state {name[0]}").splitlines() if "10.0.0.1" in line)
+    server = next(
+        line.split()[3] for line in stats.ask(f"show servers state {name[0]}").splitlines() if "10.0.0.1" in line
+    )
     for turn in range(rounds):
         began = time.monotonic()
         stats.ask(f"set server {name[0]}/{server} weight {100 - turn % 2}")

@@ -18,6 +18,7 @@ from coupler.registrator.sources.kubernetes.objects import Key, key_of, uid_of
 from coupler.registrator.sources.kubernetes.reflector import Collection, Reflector
 from coupler.registrator.sources.kubernetes.services import SERVICE_NAME, changed_at
 from coupler.registrator.sources.kubernetes.status import Writer
+from coupler.registrator.sources.kubernetes.trims import trim_of
 from coupler.registrator.sources.kubernetes.world import ENDPOINTS, NOTHING, POD, SECRET, SERVICE, SLICE, Touch, World
 
 if TYPE_CHECKING:
@@ -258,8 +259,9 @@ class Kubernetes:
     def _begin(self, entry: Followed) -> None:
         """Follow the next version of a kind."""
         place = len(entry.reflectors)
-        feed = Feed(self, entry.kinds[place])
-        reflector = self._reflector(entry.collections[place], feed)
+        kind = entry.kinds[place]
+        feed = Feed(self, kind)
+        reflector = self._reflector(entry.collections[place], feed, trim_of(kind))
         entry.reflectors.append(reflector)
         if self._tasks is not None:
             self._tasks.create_task(reflector.run())
@@ -274,8 +276,8 @@ class Kubernetes:
                     self.world.apis[kind] = reflector.collection.api.removeprefix("/apis/").removeprefix("/api/")
                     break
 
-    def _reflector(self, collection: Collection, feed: Feed | SecretFeed) -> Reflector:
-        return Reflector(self._client, collection, feed, **self._tunables)  # type: ignore[arg-type]
+    def _reflector(self, collection: Collection, feed: Feed | SecretFeed, trim: Callable[[Json], Json]) -> Reflector:
+        return Reflector(self._client, collection, feed, trim=trim, **self._tunables)  # type: ignore[arg-type]
 
     async def _maintain(self) -> None:
         """Keep certificates followed and statuses written, and end the draining of pods whose time is over."""
@@ -325,4 +327,4 @@ class Kubernetes:
                 break
         self._secret_problems.pop(key, None)
         collection = Collection(_CORE, "secrets", namespace, field_selector=f"metadata.name={name}")
-        await self._reflector(collection, SecretFeed(self, key)).run()
+        await self._reflector(collection, SecretFeed(self, key), trim_of(SECRET)).run()
