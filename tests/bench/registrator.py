@@ -14,17 +14,17 @@ import itertools
 import json
 import os
 import re
-import shutil
 import signal
 import socket
-import statistics
+import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.kube_server import KubeServer
-from tests.bench.measure import Row
+from tests.bench.measure import Row, table
 from tests.contract.etcd import Etcd
 from tests.contract.haproxy.world import Balancer as HAProxyBed
 from tests.contract.nginx.world import Balancer as NginxBed
@@ -32,7 +32,6 @@ from tests.contract.service.world import Registrator
 from tests.contract.traffic import App
 from tests.fakes.kube_objects import endpoint_slice, service
 
-from coupler.registrator.balancers.haproxy.socket import RuntimeSocket
 from coupler.registrator.balancers.vulcand.ids import server_id
 from coupler.registrator.model import Desired
 
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SIZES = ((10, 1), (1000, 1), (1000, 10))
-_LARGEST = SIZES[-1]
 _ROUNDS, _RELOADS = 200, 20
 _PATIENCE = 60.0
 _IDLE_SECONDS = 10.0
@@ -330,3 +328,119 @@ def move_vulcand(site: Site, etcd: Etcd, rounds: int) -> Measured:
         keys.put("bench/floor", str(turn))
         measured.floor.append(time.monotonic() - began)
     return measured
+
+
+def measure(folder: Path) -> tuple[list[Row], list[str]]:
+    """Return the rows of the registrator, and lines about what it weighs at the largest size."""
+    app, rows, lines = App("bench"), list[Row](), list[str]()
+    try:
+        for place, (backends, endpoints) in enumerate(SIZES):
+            largest = place == len(SIZES) - 1
+            kube = KubeServer()
+            try:
+                site = Site(kube, app, backends, endpoints)
+                site.publish()
+                size = f"{backends:,} × {endpoints:,}"
+                for name, bed in _BEDS.items():
+                    here = folder / f"{name}-{place}"
+                    here.mkdir()
+                    found, said = bed(here, site, size, largest)
+                    rows += found
+                    lines += said
+            finally:
+                kube.close()
+    finally:
+        app.stop()
+    return rows, lines
+
+
+def _with_haproxy(folder: Path, site: Site, size: str, largest: bool) -> tuple[list[Row], list[str]]:
+    lines = []
+    with haproxy(folder, site.app) as bed:
+        began = time.monotonic()
+        with running(folder, site, haproxy_settings(bed)) as registrator:
+            synced = until(lambda: in_step(registrator), 0.005) - began
+            time.sleep(5)
+            measured = move_haproxy(site, bed, _ROUNDS)
+            if largest:
+                lines = [
+                    f"first sync, its own start and HAProxy's reload included: {synced:.1f} s",
+                    *weight(registrator),
+                ]
+        if largest:
+            with running(folder, site, haproxy_settings(bed), audit=_AUDIT) as registrator:
+                until(lambda: in_step(registrator), 0.05)
+                lines.append(f"longest stall of the loop during audits: {stall(registrator) * 1000:.0f} ms")
+    return result(measured, f"HAProxy, {size}", "`set server` on a bare socket"), lines
+
+
+def _with_nginx(folder: Path, site: Site, size: str, _largest: bool) -> tuple[list[Row], list[str]]:
+    with nginx(folder, site.app) as bed, running(folder, site, nginx_settings(bed)) as registrator:
+        until(lambda: in_step(registrator), 0.05)
+        time.sleep(3)
+        return result(move_nginx(site, bed, _RELOADS), f"nginx, {size}", "a bare reload"), []
+
+
+def _with_vulcand(folder: Path, site: Site, size: str, _largest: bool) -> tuple[list[Row], list[str]]:
+    etcd = Etcd(folder)
+    etcd.start()
+    try:
+        with running(folder, site, {"vulcand": {"etcd": {"endpoints": [etcd.url]}}}) as registrator:
+            until(lambda: in_step(registrator), 0.05)
+            time.sleep(3)
+            return result(move_vulcand(site, etcd, _ROUNDS), f"vulcand's keys, {size}", "an etcd put"), []
+    finally:
+        etcd.stop()
+
+
+_BEDS = {"haproxy": _with_haproxy, "nginx": _with_nginx, "vulcand": _with_vulcand}
+
+
+def result(measured: Measured, what: str, beside: str) -> list[Row]:
+    """Return the rows of one balancer at one size."""
+    floor = quantile(measured.floor, 0.5)
+    parts = {"acknowledged": measured.acknowledged, "first request": measured.served}
+    return [
+        Row(f"{what}: {name}, p{round(100 * part)}", quantile(seconds, part), beside, floor)
+        for name, seconds in parts.items()
+        if seconds
+        for part in (0.5, 0.99)
+    ]
+
+
+def weight(registrator: Registrator) -> list[str]:
+    """Return lines about the memory of a registrator, and about its processor time while nothing happens."""
+    assert registrator.process is not None
+    folder = Path(f"/proc/{registrator.process.pid}")
+    resident = int(next(line.split()[1] for line in (folder / "status").read_text().splitlines() if "VmRSS" in line))
+    before = _ticks(folder)
+    time.sleep(_IDLE_SECONDS)
+    used = (_ticks(folder) - before) / os.sysconf("SC_CLK_TCK") / _IDLE_SECONDS
+    return [f"resident memory: {resident / 1024:.0f} MB", f"processor time while idle: {100 * used:.1f} %"]
+
+
+def _ticks(folder: Path) -> int:
+    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def stall(registrator: Registrator) -> float:
+    """Return the longest time that a question to a registrator waits while it audits its balancer."""
+    longest, end = 0.0, time.monotonic() + _AUDIT * (_AUDITS + 1)
+    while time.monotonic() < end:
+        began = time.monotonic()
+        registrator.get("/healthz")
+        longest = max(longest, time.monotonic() - began)
+        time.sleep(0.002)
+    return longest
+
+
+def main() -> None:
+    """Measure the registrator alone."""
+    with tempfile.TemporaryDirectory(prefix="coupler-bench-") as name:
+        rows, lines = measure(Path(name))
+    sys.stdout.write("\n".join([table(rows), "", *lines, ""]))
+
+
+if __name__ == "__main__":
+    main()

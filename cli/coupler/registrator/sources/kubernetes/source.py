@@ -225,16 +225,15 @@ class Kubernetes:
     async def confirm(self) -> None:
         """Read everything once more, by quorum. Raises SourceError where the server does not answer.
 
-        Secrets are left out: no endpoint hangs on them, and one that may not be read must not hold others up.
+        One kind after another, so that no two long lists are in memory at once. Secrets are left out: no endpoint hangs
+        on them, and one that may not be read must not hold others up.
         """
-        reflectors = [reflector for entry in self._followed for reflector in entry.reflectors]
-        results = await asyncio.gather(*(reflector.relist() for reflector in reflectors), return_exceptions=True)
-        for reflector, result in zip(reflectors, results, strict=True):
-            if isinstance(result, (ApiError, OSError)):
-                why = f"{result}: {result.why}" if isinstance(result, ApiError) else str(result)
-                raise SourceError(f"{self.name}: {reflector.collection.resource} cannot be read again", why)
-            if isinstance(result, BaseException):
-                raise result
+        for reflector in [reflector for entry in self._followed for reflector in entry.reflectors]:
+            try:
+                await reflector.relist()
+            except (ApiError, OSError) as error:
+                why = f"{error}: {error.why}" if isinstance(error, ApiError) else str(error)
+                raise SourceError(f"{self.name}: {reflector.collection.resource} cannot be read again", why) from error
 
     def told(self, touch: Touch, *, relisted: bool = False, since: float | None = None) -> None:
         """Take note of what an object has changed, and tell who listens."""
