@@ -1,6 +1,6 @@
 """What the registrator takes from a change on the API server's wire to a balancer that has it, and what it weighs.
 
-`registrator run` is a process, fed by the stand-in API server in another. Each size is backends × endpoints of each; a
+`registrator run` is a process, fed by the stand-in API server in another. Each size is backends by endpoints of each; a
 backend more, whose endpoint is there, takes the requests. A change is one endpoint more or less in one EndpointSlice.
 """
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SIZES = ((10, 1), (1000, 1), (1000, 10))
-_ROUNDS, _RELOADS = 200, 20
+_ROUNDS, _RELOADS = 200, 10
 _PATIENCE = 60.0
 _IDLE_SECONDS = 10.0
 _AUDIT, _AUDITS = 2.0, 3
@@ -340,7 +340,7 @@ def measure(folder: Path) -> tuple[list[Row], list[str]]:
             try:
                 site = Site(kube, app, backends, endpoints)
                 site.publish()
-                size = f"{backends:,} × {endpoints:,}"
+                size = f"{backends:,} by {endpoints:,}"
                 for name, bed in _BEDS.items():
                     here = folder / f"{name}-{place}"
                     here.mkdir()
