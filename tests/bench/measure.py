@@ -68,4 +68,6 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _seconds(seconds: float) -> str:
+    if seconds < 0.01:
+        return f"{seconds * 1000:.2g} ms"
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -103,10 +103,8 @@ def refresh(desired: Desired, offers: Sequence[tuple[str, Offer]], ids: Set[str]
     Much cheaper than `merge`: routes and hosts are the same objects as before.
     """
     fresh: dict[str, Backend] = {}
-    for _, offer in offers:
-        for backend in offer.backends:
-            if backend.id in ids:
-                fresh.setdefault(backend.id, backend)
+    for _, offer in reversed(offers):  # the first has the last word
+        fresh |= {backend.id: backend for backend in offer.backends if backend.id in ids}
     for id_ in ids:
         old, new = desired.backends.get(id_), fresh.get(id_)
         if old is None or new is None or old.mode is not new.mode or old.policy != new.policy:

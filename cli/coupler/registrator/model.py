@@ -88,7 +88,8 @@ class Endpoint:
             ) from None
         _require(bool(self.uid), "an endpoint has no uid")
         _require("%" not in canonical, f"endpoint {self.uid}: {self.address!r} has a zone")
-        object.__setattr__(self, "address", canonical)
+        if canonical != self.address:  # the same text twice would be a third of an endpoint's memory
+            object.__setattr__(self, "address", canonical)
         _require(0 < self.port <= MAX_PORT, f"endpoint {self.uid}: {self.port} is no port (1 to {MAX_PORT})")
         _require(
             0 <= self.weight <= MAX_WEIGHT,

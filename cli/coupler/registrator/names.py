@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from hashlib import blake2b
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
@@ -17,7 +16,6 @@ def digest(text: str) -> str:
     return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
 
 
-@lru_cache(maxsize=2**16)
 def safe_name(text: str) -> str:
     """Return `text` where it is a name already, else what is readable of it with its digest.
 

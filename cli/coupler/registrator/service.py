@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ class Service:
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raises CouplerError where it cannot begin."""
+        gc.freeze()  # what imports made stays: to look through it again and again would hold up the loop
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""Settings → the sources and balancers that they name."""
+"""Settings → the sources and balancers that they name. Of the others not even the modules are loaded."""
 
 from __future__ import annotations
 
@@ -7,26 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from coupler.errors import ConfigurationError
-from coupler.registrator.balancers.haproxy.adapter import HAProxy
-from coupler.registrator.balancers.haproxy.config import Settings as HAProxyShape
-from coupler.registrator.balancers.haproxy.files import Files
-from coupler.registrator.balancers.haproxy.reload import MasterReload, SpawnReload
-from coupler.registrator.balancers.haproxy.socket import RuntimeSocket
-from coupler.registrator.balancers.nginx.adapter import Nginx
-from coupler.registrator.balancers.nginx.config import NginxSettings as NginxPlaces
-from coupler.registrator.balancers.vulcand.adapter import Vulcand
-from coupler.registrator.balancers.vulcand.keys import KeysV2, KeysV3
-from coupler.registrator.etcd.endpoints import Access
-from coupler.registrator.etcd.v2 import EtcdV2
-from coupler.registrator.etcd.v3 import EtcdV3
-from coupler.registrator.leader import ElectionV2, ElectionV3
 from coupler.registrator.model import Desired
-from coupler.registrator.sources.announcements import Announcements
-from coupler.registrator.sources.kubernetes import access
-from coupler.registrator.sources.kubernetes.client import ApiClient
-from coupler.registrator.sources.kubernetes.credentials import Credentials
-from coupler.registrator.sources.kubernetes.settings import KubernetesSettings as Scope
-from coupler.registrator.sources.kubernetes.source import Kubernetes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,6 +16,9 @@ if TYPE_CHECKING:
     from coupler.registrator.balancers import Balancer
     from coupler.registrator.balancers.vulcand.keys import Keys
     from coupler.registrator.etcd import Store
+    from coupler.registrator.etcd.v2 import EtcdV2
+    from coupler.registrator.etcd.v3 import EtcdV3
+    from coupler.registrator.leader import ElectionV2, ElectionV3
     from coupler.registrator.settings import (
         AnnouncementsSettings,
         EtcdSettings,
@@ -94,6 +78,11 @@ def wire(settings: Settings, *, dry_run: bool = False) -> Wired:
 
 
 def _kubernetes(wired: Wired, settings: KubernetesSettings, *, dry_run: bool) -> None:
+    from coupler.registrator.sources.kubernetes.client import ApiClient
+    from coupler.registrator.sources.kubernetes.credentials import Credentials
+    from coupler.registrator.sources.kubernetes.settings import KubernetesSettings as Scope
+    from coupler.registrator.sources.kubernetes.source import Kubernetes
+
     read = _access(settings)
     read()  # what is wrong now is said now; what goes wrong later is tried again
     client = ApiClient(Credentials(read))
@@ -114,6 +103,8 @@ def _kubernetes(wired: Wired, settings: KubernetesSettings, *, dry_run: bool) ->
 
 
 def _access(settings: KubernetesSettings) -> Callable[[], KubernetesAccess]:
+    from coupler.registrator.sources.kubernetes import access
+
     if settings.server is not None:
         return partial(access.plain, settings.server)
     if settings.kubeconfig is not None:
@@ -122,12 +113,18 @@ def _access(settings: KubernetesSettings) -> Callable[[], KubernetesAccess]:
 
 
 def _announcements(wired: Wired, settings: AnnouncementsSettings) -> None:
+    from coupler.registrator.sources.announcements import Announcements
+
     store: Store = _etcd(settings.etcd)
     wired.sources.append(Announcements(store, settings.prefix, settings.domain, grace=settings.grace))
     wired.closing.append(store.close)
 
 
 def _etcd(settings: EtcdSettings) -> EtcdV3 | EtcdV2:
+    from coupler.registrator.etcd.endpoints import Access
+    from coupler.registrator.etcd.v2 import EtcdV2
+    from coupler.registrator.etcd.v3 import EtcdV3
+
     password = _secret(settings.password_file) if settings.password_file else None
     access = Access(
         settings.endpoints, settings.ca, settings.certificate, settings.key, user=settings.user, password=password
@@ -143,6 +140,12 @@ def _secret(path: Path) -> str:
 
 
 def _haproxy(settings: HAProxySettings) -> Moved:
+    from coupler.registrator.balancers.haproxy.adapter import HAProxy
+    from coupler.registrator.balancers.haproxy.config import Settings as HAProxyShape
+    from coupler.registrator.balancers.haproxy.files import Files
+    from coupler.registrator.balancers.haproxy.reload import MasterReload, SpawnReload
+    from coupler.registrator.balancers.haproxy.socket import RuntimeSocket
+
     shape = HAProxyShape(
         settings.config,
         settings.http,
@@ -164,6 +167,9 @@ def _haproxy(settings: HAProxySettings) -> Moved:
 
 
 def _nginx(settings: NginxSettings) -> Moved:
+    from coupler.registrator.balancers.nginx.adapter import Nginx
+    from coupler.registrator.balancers.nginx.config import NginxSettings as NginxPlaces
+
     balancer = Nginx(
         NginxPlaces(
             settings.folder,
@@ -182,6 +188,11 @@ def _nginx(settings: NginxSettings) -> Moved:
 
 
 def _vulcand(wired: Wired, settings: VulcandSettings) -> None:
+    from coupler.registrator.balancers.vulcand.adapter import Vulcand
+    from coupler.registrator.balancers.vulcand.keys import KeysV2, KeysV3
+    from coupler.registrator.etcd.v3 import EtcdV3
+    from coupler.registrator.leader import ElectionV2, ElectionV3
+
     etcd = _etcd(settings.etcd)
     election: ElectionV3 | ElectionV2
     keys: Keys

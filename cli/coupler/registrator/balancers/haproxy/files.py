@@ -47,7 +47,8 @@ class Files:
                 await self._check(text)
             for path, entries in maps.items():
                 await asyncio.to_thread(replace_file, path, map_text(entries))
-            await asyncio.to_thread(replace_file, self.config, text)
+            if text != before[self.config]:
+                await asyncio.to_thread(replace_file, self.config, text)
         return before
 
     def restore(self, before: Mapping[Path, str | None]) -> None:

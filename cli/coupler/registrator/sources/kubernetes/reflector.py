@@ -93,7 +93,7 @@ class Reflector:
         stall_seconds: float = 70.0,
         initial_seconds: float = 15.0,
         watch_seconds: tuple[float, float] = (240.0, 300.0),
-        page_size: int = 500,
+        page_size: int = 100,
         backoff: tuple[float, float] = (0.2, 30.0),
         absent_seconds: float = 60.0,
         random: Random | None = None,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SERVICE_NAME = "kubernetes.io/service-name"
 CHANGED_AT = "endpoints.kubernetes.io/last-change-trigger-time"
 _KEPT = ("loadBalancerClass", "loadBalancerIP")
+_INSTANCES = "(instances)"  # no name that the API has
 _RANK = {State.READY: 0, State.DRAIN: 1, State.DOWN: 2}
 
 
@@ -114,13 +115,25 @@ def read_slice(item: Json) -> tuple[Slice, ...]:
     family = item.get("addressType") or "IPv4"
     if not service or family not in {"IPv4", "IPv6"}:
         return ()
+    instances = item[_INSTANCES] if _INSTANCES in item else _instances(item)
+    return (Slice((namespace, service), family, _ports(item.get("ports")), instances),)
+
+
+def with_instances(item: Json) -> Json:
+    """Return an EndpointSlice with its endpoints in the form in which they are kept, a tenth of their size."""
+    item[_INSTANCES] = _instances(item)
+    item.pop("endpoints", None)
+    return item
+
+
+def _instances(item: Json) -> tuple[Instance, ...]:
     instances = []
     for endpoint in item.get("endpoints") or ():
         addresses = endpoint.get("addresses") or ()
         if addresses:  # of several, they are the same endpoint: the first stands for it
             uid = (endpoint.get("targetRef") or {}).get("uid") or addresses[0]
             instances.append((uid, addresses[0], _state(endpoint.get("conditions") or {})))
-    return (Slice((namespace, service), family, _ports(item.get("ports")), tuple(instances)),)
+    return tuple(instances)
 
 
 def read_endpoints(item: Json) -> tuple[Slice, ...]:

@@ -18,6 +18,7 @@ from coupler.registrator.sources.kubernetes.objects import Key, key_of, uid_of
 from coupler.registrator.sources.kubernetes.reflector import Collection, Reflector
 from coupler.registrator.sources.kubernetes.services import SERVICE_NAME, changed_at
 from coupler.registrator.sources.kubernetes.status import Writer
+from coupler.registrator.sources.kubernetes.trims import trim_of
 from coupler.registrator.sources.kubernetes.world import ENDPOINTS, NOTHING, POD, SECRET, SERVICE, SLICE, Touch, World
 
 if TYPE_CHECKING:
@@ -227,16 +228,15 @@ class Kubernetes:
     async def confirm(self) -> None:
         """Read everything once more, by quorum. Raises SourceError where the server does not answer.
 
-        Secrets are left out: no endpoint hangs on them, and one that may not be read must not hold others up.
+        One kind after another, so that no two long lists are in memory at once. Secrets are left out: no endpoint hangs
+        on them, and one that may not be read must not hold others up.
         """
-        reflectors = [reflector for entry in self._followed for reflector in entry.reflectors]
-        results = await asyncio.gather(*(reflector.relist() for reflector in reflectors), return_exceptions=True)
-        for reflector, result in zip(reflectors, results, strict=True):
-            if isinstance(result, (ApiError, OSError)):
-                why = f"{result}: {result.why}" if isinstance(result, ApiError) else str(result)
-                raise SourceError(f"{self.name}: {reflector.collection.resource} cannot be read again", why)
-            if isinstance(result, BaseException):
-                raise result
+        for reflector in [reflector for entry in self._followed for reflector in entry.reflectors]:
+            try:
+                await reflector.relist()
+            except (ApiError, OSError) as error:
+                why = f"{error}: {error.why}" if isinstance(error, ApiError) else str(error)
+                raise SourceError(f"{self.name}: {reflector.collection.resource} cannot be read again", why) from error
 
     def told(self, touch: Touch, *, relisted: bool = False, since: float | None = None) -> None:
         """Take note of what an object has changed, and tell who listens."""
@@ -261,8 +261,8 @@ class Kubernetes:
     def _begin(self, entry: Followed) -> None:
         """Follow the next version of a kind."""
         place = len(entry.reflectors)
-        feed = Feed(self, entry.kinds[place], entry.collections[place].api)
-        reflector = self._reflector(entry.collections[place], feed)
+        kind, collection = entry.kinds[place], entry.collections[place]
+        reflector = self._reflector(collection, Feed(self, kind, collection.api), trim_of(kind))
         entry.reflectors.append(reflector)
         if self._tasks is not None:
             self._tasks.create_task(reflector.run())
@@ -273,8 +273,8 @@ class Kubernetes:
             if entry.reflectors and entry.reflectors[-1].absent and len(entry.reflectors) < len(entry.collections):
                 self._begin(entry)
 
-    def _reflector(self, collection: Collection, feed: Feed | SecretFeed) -> Reflector:
-        return Reflector(self._client, collection, feed, **self._tunables)  # type: ignore[arg-type]
+    def _reflector(self, collection: Collection, feed: Feed | SecretFeed, trim: Callable[[Json], Json]) -> Reflector:
+        return Reflector(self._client, collection, feed, trim=trim, **self._tunables)  # type: ignore[arg-type]
 
     async def _maintain(self) -> None:
         """Keep certificates followed and statuses written, and end the draining of pods whose time is over."""
@@ -324,4 +324,4 @@ class Kubernetes:
                 break
         self._secret_problems.pop(key, None)
         collection = Collection(_CORE, "secrets", namespace, field_selector=f"metadata.name={name}")
-        await self._reflector(collection, SecretFeed(self, key)).run()
+        await self._reflector(collection, SecretFeed(self, key), trim_of(SECRET)).run()
