@@ -11,7 +11,7 @@ from tests.bench.measure import table
 
 
 def main() -> None:
-    """Measure everything, in about ten minutes."""
+    """Measure everything, in about fifteen minutes."""
     with tempfile.TemporaryDirectory(prefix="coupler-bench-") as name:
         folder = Path(name)
         pulled, load = pulls.measure(folder)

@@ -325,7 +325,7 @@ def move_vulcand(site: Site, etcd: Etcd, rounds: int) -> Measured:
         key = f"vulcand/backends/{name[number]}/servers/{server_id(f'http://{added or before}:{site.app.port}')}"
         wanted = int(added is not None)
         measured.acknowledged.append(until(lambda: keys.count(key) == wanted) - began)  # noqa: B023
-        time.sleep(0.01)
+        time.sleep(0.1)  # changes are collected for half of this
     for turn in range(rounds):
         began = time.monotonic()
         keys.put("bench/floor", str(turn))
