@@ -22,7 +22,7 @@ pytestmark = pytest.mark.lab
 DEADLINE = 20.0
 REGISTRATOR, HAPROXY, NGINX = "coupler-registrator", "coupler-haproxy", "coupler-nginx"
 STATE_OF_NODE = """
-find /etc /opt /var/lib/coupler -xdev -path '*/repository.git' -prune \\
+find /etc /opt /var/lib/coupler /var/lib/coupler-lb -xdev -path '*/repository.git' -prune \\
     -o -printf '%p %m %s %C@\\n' | sort
 systemctl show -p Id,InvocationID,NRestarts,MainPID coupler-registrator coupler-haproxy etcd
 journalctl --quiet --output=cat _PID=1 | grep -c Reloading

@@ -4,7 +4,7 @@
 # anew without losing a connection; only another unit, or another program, is a restart.
 folder=/etc/coupler-lb
 units=/etc/systemd/system
-state=/var/lib/coupler/lb
+state=/var/lib/coupler-lb
 store=/opt/coupler
 user=coupler-lb
 PATH=/opt/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
