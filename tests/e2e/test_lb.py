@@ -77,6 +77,11 @@ class Balanced:
         return self.get(node, host)[0]
 
 
+def domain(balanced: Balanced) -> str:
+    [found] = re.findall(r"^  domain: (\S+)$", balanced.site.file.read_text(), re.MULTILINE)
+    return str(found)
+
+
 def eventually(condition: Callable[[], bool], complaint: str) -> None:
     deadline = time.monotonic() + DEADLINE
     while True:
@@ -229,7 +234,7 @@ def test_a_killed_registrator_comes_back_and_every_route_stays(balanced: Balance
 
 def test_another_configuration_restarts_the_registrator_alone(balanced: Balanced) -> None:
     before = balanced.site.everywhere(f"systemctl show -P InvocationID {REGISTRATOR} {HAPROXY}")
-    balanced.site.edit("  domain: ", "  domain: new.")
+    balanced.site.edit(f"  domain: {domain(balanced)}", f"  domain: new.{domain(balanced)}")
     with unharmed(balanced, "node-1"):
         changed = balanced.site.json("init")
     assert (changed.exit_code, changed.states("balance")) == (0, {"node-1": "done", "node-2": "done"})
@@ -295,7 +300,7 @@ def test_a_machine_that_is_off_harms_itself_alone_and_balances_again_after_its_b
 
 
 def test_limit_leaves_the_other_balancer_as_it_is(balanced: Balanced) -> None:
-    balanced.site.edit("  domain: new.", "  domain: newer.")
+    balanced.site.edit(f"  domain: {domain(balanced)}", f"  domain: newer.{domain(balanced)}")
     answer = balanced.site.json("init", "--limit", "node-1")
     assert answer.states("balance") == {"node-1": "done"}
     assert "newer." not in balanced.site.inside("node-2", "cat /etc/coupler-lb/registrator.yaml")
@@ -314,4 +319,4 @@ def test_nginx_takes_haproxys_place(balanced: Balanced) -> None:
     assert (again.exit_code, again.data["changed"]) == (0, False)
     with unharmed(balanced, "node-1"):
         balanced.etcdctl("put", "/services/other/one", f"{balanced.address('node-1')}:8002")
-        balanced.eventually("node-1", (200, "two"), f"other.newer.{balanced.site.lab.name}.example")
+        balanced.eventually("node-1", (200, "two"), f"other.{domain(balanced)}")
