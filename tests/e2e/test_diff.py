@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.lab
 
 DOCS = (Path(__file__).parents[2] / "docs" / "preview.md").read_text()
-STATE = "find /etc /opt /var/lib/coupler /run/coupler -type f -printf '%p %m %s %C@\\n' | sort"
+PULLED = "! -path /run/coupler/status.json ! -path /run/coupler/pull.lock ! -path /run/coupler/artifacts"
+"""Of what a node writes, what a pull by its own timer writes anew: it may come at any moment."""
+STATE = f"find /etc /opt /var/lib/coupler /run/coupler -type f {PULLED} -printf '%p %m %s %C@\\n' | sort"
 
 DRIFT = {
     "echo '# by hand' >> /etc/coupler/pull.conf": ("file", "/etc/coupler/pull.conf", "has another content"),
