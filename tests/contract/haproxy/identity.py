@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import socket
 import ssl
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from tests.contract.certificates import certificate
 
 from coupler.registrator.model import Certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_DAY = dt.timedelta(days=1)
-
-
-def certificate(name: str) -> Certificate:
-    """Return a certificate that names itself, new at each call."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    title = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)
-    builder = x509.CertificateBuilder().subject_name(title).issuer_name(title).public_key(key.public_key())
-    builder = (
-        builder.serial_number(x509.random_serial_number()).not_valid_before(now - _DAY).not_valid_after(now + _DAY)
-    )
-    signed = builder.sign(key, hashes.SHA256())
-    chain = signed.public_bytes(serialization.Encoding.PEM).decode()
-    encoding = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return Certificate(chain, key.private_bytes(*encoding).decode())
 
 
 def broken(one: Certificate, other: Certificate) -> Certificate:

@@ -11,7 +11,7 @@ from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.contract.haproxy.identity import certificate
+from tests.contract.certificates import certificate
 from tests.contract.haproxy.moving import apply, site
 from tests.contract.traffic import App, Load, eventually, free_port
 

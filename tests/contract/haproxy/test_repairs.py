@@ -10,7 +10,8 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.contract.haproxy.identity import certificate, der, served
+from tests.contract.certificates import certificate
+from tests.contract.haproxy.identity import der, served
 from tests.contract.haproxy.moving import apply, settle, site
 from tests.contract.traffic import App, Load, eventually
 

@@ -9,7 +9,8 @@ import stat
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.contract.haproxy.identity import ask, broken, certificate, connect, der, lengthened, served
+from tests.contract.certificates import certificate
+from tests.contract.haproxy.identity import ask, broken, connect, der, lengthened, served
 from tests.contract.haproxy.moving import apply, site
 from tests.contract.traffic import App, Load
 

@@ -9,8 +9,9 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.contract.certificates import certificate
 from tests.contract.nginx.test_balancer import apply, endpoint, site
-from tests.contract.nginx.world import PatientLoad, certificate
+from tests.contract.nginx.world import PatientLoad
 from tests.contract.traffic import DEADLINE, eventually
 
 from coupler.registrator.merge import merge

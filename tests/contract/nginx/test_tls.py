@@ -9,8 +9,9 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.contract.certificates import certificate
 from tests.contract.nginx.test_balancer import apply, endpoint
-from tests.contract.nginx.world import PatientLoad, certificate
+from tests.contract.nginx.world import PatientLoad
 
 from coupler.registrator.merge import merge
 from coupler.registrator.model import ACME_PATH, Backend, Certificate, Desired, Host, Offer, Route

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import http.server
 import json
 import os
@@ -18,15 +17,11 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from tests.contract.traffic import DEADLINE, App, Load, eventually, free_port
 
 from coupler.registrator.balancers.nginx import process
 from coupler.registrator.balancers.nginx.adapter import Nginx
 from coupler.registrator.balancers.nginx.config import NginxSettings
-from coupler.registrator.model import Certificate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -249,24 +244,3 @@ class _MirrorHandler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         pass
-
-
-def certificate(*names: str) -> Certificate:
-    """Return a certificate of its own for these names."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    form = serialization.PrivateFormat.PKCS8
-    secret = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-    return Certificate(made.public_bytes(serialization.Encoding.PEM).decode(), secret.decode())

@@ -12,7 +12,6 @@ from coupler.registrator.model import Backend, Desired, Endpoint, Offer, State
 from coupler.registrator.sources import Change
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 ONE, TWO, SIX = Endpoint("one", "10.0.0.1", 80), Endpoint("two", "10.0.0.2", 81), Endpoint("six", "fd00::6", 82)
@@ -68,12 +67,6 @@ class Silent:
 
     def offer(self) -> Offer:
         return Offer((self.backend, DESIRED.backends["c"]))
-
-    async def run(self, notify: Callable[[Change], None]) -> None:
-        raise NotImplementedError
-
-    async def confirm(self) -> None:
-        raise NotImplementedError
 
 
 def test_an_event_of_one_backend_leaves_the_drains_of_others() -> None:

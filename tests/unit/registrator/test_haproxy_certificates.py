@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.contract.haproxy.identity import certificate
+from tests.contract.certificates import certificate
 
 from coupler.registrator.balancers.haproxy.certificates import (
     Entry,

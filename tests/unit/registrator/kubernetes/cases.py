@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import base64
-import datetime as dt
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from tests.contract.certificates import certificate
 
 from coupler.registrator.model import Policy
 from coupler.registrator.sources.kubernetes.objects import seconds
@@ -33,23 +29,8 @@ Json = dict[str, Any]
 @cache
 def pair(name: str) -> tuple[str, str]:
     """Return a certificate of its own for `name`, and its key, in PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=30))
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
+    made = certificate(name)
+    return made.chain, made.key
 
 
 def secret(namespace: str, name: str, of: str, key_of: str | None = None) -> Json:
