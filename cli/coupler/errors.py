@@ -118,6 +118,11 @@ class CouplerError(Exception):
     def __str__(self) -> str:
         return f"{self.host}: {self.what}" if self.host else self.what
 
+    @property
+    def summary(self) -> str:
+        """Return what happened and why, in one line."""
+        return f"{self.what}: {self.why}" if self.why else self.what
+
 
 class UsageError(CouplerError):
     """The command line asks for something that cannot be."""

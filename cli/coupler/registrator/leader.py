@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,7 +53,7 @@ class Election(Protocol):
         """Lead no more, and let others lead at once."""
 
 
-class _Elector:
+class _Elector(ABC):
     """What both APIs do alike: `_tenure` leads once and returns or raises when that is over."""
 
     def __init__(self, key: str, ttl: int, identity: str | None) -> None:
@@ -81,7 +82,7 @@ class _Elector:
                     self.problem = None
                     await self._tenure(notify)
                 except EtcdError as error:
-                    self.problem = f"{error.what}: {error.why}"
+                    self.problem = error.summary
                 finally:
                     self._lost(notify)
                 await asyncio.sleep(min(_RETRY, self.ttl / 3))
@@ -104,9 +105,9 @@ class _Elector:
         while boot_clock() < self._until:
             await asyncio.sleep(self._until - boot_clock())
 
+    @abstractmethod
     async def _tenure(self, notify: Callable[[bool], None]) -> None:
         """Wait until there is no leader, lead, and return or raise when that is over."""
-        raise NotImplementedError
 
 
 class ElectionV3(_Elector):

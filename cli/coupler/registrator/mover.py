@@ -187,7 +187,7 @@ class Mover:
         if self.record.error is None:
             _log.error("the balancer cannot be moved", extra=self._about(error))
         self.record.errors += 1
-        self.record.error = f"{error.what}: {error.why}" if error.why else error.what
+        self.record.error = error.summary
         self.record.stepped = False
 
     def _note(self, applied: Applied, names: frozenset[str]) -> None:
@@ -267,7 +267,7 @@ class Mover:
             await self.balancer.persist(self._desired)
         except BalancerError as error:
             self._unwritten = time.monotonic()
-            self.record.error = f"{error.what}: {error.why}" if error.why else error.what
+            self.record.error = error.summary
             _log.error("what the balancer has is not written down", extra=self._about(error))
 
     def _about(self, error: BalancerError) -> dict[str, object]:

@@ -84,7 +84,7 @@ class Service:
             async with asyncio.timeout(seconds):
                 while not self._intake.may_remove:
                     if work.done():
-                        await work
+                        _raise_of(work)
                     await asyncio.sleep(0.01)
             return {
                 each.balancer.name: await each.balancer.plan(self._intake.desired) for each in self._wired.balancers

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def state(intake: Intake, movers: Sequence[Mover], drains: Iterable[str]) -> dict[str, Any]:
     """Return everything: sources, balancers, what is routed where, and what was left out. No private key is in it."""
-    desired = intake.desired
+    desired, lacking = intake.desired, reasons(intake, movers)
     return {
-        "ready": not reasons(intake, movers),
-        "not_ready_because": reasons(intake, movers),
+        "ready": not lacking,
+        "not_ready_because": lacking,
         "sources": [asdict(source) for source in intake.states()],
         "balancers": [_balancer(mover) for mover in movers],
         "routes": [_route(route, desired) for route in sorted(desired.routes, key=routing.order)],

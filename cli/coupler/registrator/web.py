@@ -109,7 +109,7 @@ class Web:
         try:
             change()
         except CouplerError as error:
-            return web.Response(text=f"{error.what}: {error.why}\n", status=500)
+            return web.Response(text=f"{error.summary}\n", status=500)
         self._intake.redrain()
         return _json({"drains": sorted(self._drains.names)})
 

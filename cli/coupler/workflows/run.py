@@ -125,7 +125,7 @@ def exit_code(lost: Sequence[HostOutcome], of: int) -> ExitCode:
 def outcome_of(host: str, error: CouplerError) -> HostOutcome:
     """Return an error as the outcome of the host on which it happened."""
     state = State.UNREACHABLE if isinstance(error, UnreachableError) else State.FAILED
-    text = f"{error.what}: {error.why}" if error.why else error.what
+    text = error.summary
     return HostOutcome(host, state, text, error.next_step)
 
 

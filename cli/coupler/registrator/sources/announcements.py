@@ -23,7 +23,6 @@ from coupler.registrator.sources.announced import Service, endpoint_of, service_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from coupler.errors import CouplerError
     from coupler.registrator.etcd import Event, Item, Store
     from coupler.registrator.model import Endpoint
 
@@ -77,7 +76,7 @@ class Announcements:
                 pause = _FIRST_PAUSE
                 await self._follow(revision + 1, notify)
             except EtcdError as error:
-                self.problem = f"{error.what}: {error.why}" if error.why else error.what
+                self.problem = error.summary
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -151,7 +150,7 @@ class Announcements:
             entry.endpoints[item.key] = endpoint_of(item.key, item.value)
         except ModelError as error:
             entry.endpoints.pop(item.key, None)
-            entry.wrong[item.key] = Problem(item.key, _said(error))
+            entry.wrong[item.key] = Problem(item.key, error.summary)
 
     def _drop_below(self, directory: str) -> None:
         below = directory.rstrip("/") + "/"
@@ -195,11 +194,7 @@ class Announcements:
             except ModelError as error:
                 entry.service = entry.good
                 kept = "; the one before it still counts" if entry.good else ""
-                entry.wrong[key] = Problem(key, f"{_said(error)}{kept}")
+                entry.wrong[key] = Problem(key, f"{error.summary}{kept}")
         if entry.service is not None:
             entry.backend = Backend(name, tuple(entry.endpoints.values()), entry.service.mode, entry.service.policy)
         return entry
-
-
-def _said(error: CouplerError) -> str:
-    return f"{error.what}: {error.why}" if error.why else error.what

@@ -263,7 +263,7 @@ class HAProxy:
             if known.lacks(outline):
                 raise BalancerError("HAProxy does not have what our file says", "does it read the file?")
         except BalancerError as error:
-            failed.update(dict.fromkeys(absent, f"{error.what}: {error.why}"))
+            failed.update(dict.fromkeys(absent, error.summary))
             self._restarter.failed()
             return False
         self._restarter.succeeded()

@@ -89,7 +89,7 @@ class Nginx:
                 await self._reload(pid, texts)
             except BalancerError as error:
                 await asyncio.to_thread(self._files.restore, before)
-                return Applied(0, failed | {WHOLE: f"{error.what}: {error.why}"})
+                return Applied(0, failed | {WHOLE: error.summary})
             await asyncio.to_thread(self._files.collect)
             self.reloads += 1
             return Applied(1, failed)

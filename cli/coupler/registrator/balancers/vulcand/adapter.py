@@ -188,7 +188,7 @@ class Vulcand:
                 if want.problem:
                     failed[backend.id] = want.problem
             except ModelError as error:
-                failed[backend.id] = f"{error.what}: {error.why}" if error.why else error.what
+                failed[backend.id] = error.summary
             if number % _BREATH == 0:
                 await asyncio.sleep(0)
         return wants, failed

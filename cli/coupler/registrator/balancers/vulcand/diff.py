@@ -122,7 +122,7 @@ def wanted(owner: str, backend: Backend, routes: Iterable[Route]) -> Wanted:
             frontends[name] = document, documents.middlewares(route, backend.policy)
             kept.remove(name)
         except ModelError as error:
-            problem = f"{error.what}: {error.why}" if error.why else error.what
+            problem = error.summary
     return Wanted(id_, documents.backend_document(backend.policy), servers, leaving, frontends, kept, problem)
 
 

@@ -57,7 +57,7 @@ class Secrets:
         try:
             fresh = _Known(read_certificate(item))
         except ModelError as error:
-            return self.refuse(key_of(item), f"{error.what}: {error.why}" if error.why else error.what)
+            return self.refuse(key_of(item), error.summary)
         return self._set(key_of(item), fresh)
 
     def refuse(self, key: Key, why: str) -> bool:
