@@ -165,7 +165,7 @@ def test_machines_pull_from_the_git_server(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_mirror_serves_etcd_with_its_checksum_and_resumes(lab: Lab) -> None:
-    version = lab.image().etcd_version
+    version = lab.image().version("etcd")
     sums = dict(
         reversed(line.split()) for line in inside(lab, "node-1", f"curl -sS {lab.mirror_url}/SHA256SUMS").splitlines()
     )

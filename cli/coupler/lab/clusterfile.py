@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from coupler.lab.image import Image
     from coupler.lab.lab import Lab
     from coupler.lab.machine import Machine
 
@@ -48,6 +49,9 @@ etcd:
   heartbeat_interval: 50
   election_timeout: 250
 
+kubernetes:
+  cni_plugins_version: {cni_version}
+
 # HAProxy on the node with the role lb, for what is announced in etcd: etcdctl put /services/NAME/ONE ADDRESS:PORT
 load_balancer:
   kind: haproxy
@@ -58,7 +62,7 @@ nodes:
 """
 
 
-def lab_cluster_yaml(name: str, machines: Sequence[Machine], lab: Lab, etcd_version: str) -> str:
+def lab_cluster_yaml(name: str, machines: Sequence[Machine], lab: Lab, image: Image) -> str:
     """Return the text of a cluster.yaml for `machines` of `lab`.
 
     Up to three machines are all control plane and worker; of more, the first three are the control plane. The last one
@@ -89,7 +93,8 @@ def lab_cluster_yaml(name: str, machines: Sequence[Machine], lab: Lab, etcd_vers
         signer=" ".join(lab.public_key.split()[:2]),
         mirror_url=lab.mirror_url,
         mirror_folder=_quoted(lab.mirror_folder),
-        etcd_version=_quoted(etcd_version),
+        etcd_version=_quoted(image.version("etcd")),
+        cni_version=_quoted(image.version("cni-plugins")),
         nodes="\n".join(nodes),
     )
 

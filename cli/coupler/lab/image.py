@@ -26,6 +26,7 @@ _PACKAGES = (
     *("usr-is-merged", "systemd-sysv", "dbus", "libpam-systemd", "libnss-myhostname", "openssh-server", "sudo"),
     *("iproute2", "iputils-ping", "curl", "ca-certificates", "git", "gzip", "tar", "util-linux", "procps"),
     *("haproxy", "nginx", "libnginx-mod-stream"),
+    *("containerd", "runc", "iptables", "nftables", "conntrack", "ethtool", "kmod"),
 )
 _RELEASES = (((2, 36), "bookworm"), ((2, 41), "trixie"))
 """Debian's releases with the version of their C library, oldest first."""
@@ -35,12 +36,16 @@ _KEPT_SECONDS = 7 * 24 * 3600
 
 @dataclass(frozen=True)
 class Image:
-    """A built image: the read-only layers, and etcd as the same Debian release has it."""
+    """A built image: the read-only layers, and programs/NAME/VERSION/FILE of the same Debian release for the mirror."""
 
     root: Path
     applier: Path
-    etcd_folder: Path
-    etcd_version: str
+    programs: Path
+
+    def version(self, program: str) -> str:
+        """Return the version of one of the programs, such as `etcd` or `cni-plugins`."""
+        (folder,) = (self.programs / program).iterdir()
+        return folder.name
 
 
 def debian_release() -> str:
@@ -71,12 +76,12 @@ def ensure_image(cache: Path, tell: Tell) -> Image:
             if not applier.is_dir():
                 tell("building the machines' /usr/bin/coreos-cloudinit: once for each version of it, some ten seconds")
                 build(applier, _build_applier)
-    return Image(root / "root.squashfs", applier, root, (root / "etcd-version").read_text().strip())
+    return Image(root / "root.squashfs", applier, root / "programs")
 
 
 def keep_image(cache: Path, image: Image) -> None:
     """Mark `image` as used now, and delete the layers in `cache` that nobody has used for a week."""
-    for layer in (image.etcd_folder, image.applier):
+    for layer in (image.root.parent, image.applier):
         os.utime(layer)
     for layer in (path for kind in ("root", "applier", "registrator") for path in cache.glob(f"{kind}-*")):
         if layer.is_dir() and time.time() - layer.stat().st_mtime > _KEPT_SECONDS:

@@ -23,14 +23,15 @@ _SUMS = "SHA256SUMS"
 
 
 def seed(folder: Path, image: Image, registrator: Path) -> None:
-    """Put the etcd and etcdctl that came with the image into the mirror folder, and the archive of the registrator.
+    """Put the programs that came with the image into the mirror folder, and the archive of the registrator.
 
     A program that is there stays; the registrator is always the one of this very code.
     """
-    for program in ("etcd", "etcdctl"):
-        target = folder / program / image.etcd_version / ARCHITECTURE / program
+    for source in image.programs.glob("*/*/*"):
+        version, name = source.parent.name, source.parent.parent.name
+        target = folder / name / version / ARCHITECTURE / source.name
         if not target.exists():
-            _put(image.etcd_folder / program, target)
+            _put(source, target)
     target = folder / "registrator" / __version__ / ARCHITECTURE / registrator.name
     if not (target.exists() and filecmp.cmp(registrator, target, shallow=False)):
         _put(registrator, target)

@@ -51,8 +51,7 @@ class LabState:
             and {
                 "root": str(image.root),
                 "applier": str(image.applier),
-                "etcd_folder": str(image.etcd_folder),
-                "etcd_version": image.etcd_version,
+                "programs": str(image.programs),
             },
             "home": str(self.home) if self.home else None,
             "machines": [{"name": m.name, "address": str(m.address), "mac": m.mac} for m in self.machines],
@@ -61,7 +60,7 @@ class LabState:
 
 
 def _image(data: dict[str, Any]) -> Image:
-    return Image(Path(data["root"]), Path(data["applier"]), Path(data["etcd_folder"]), data["etcd_version"])
+    return Image(Path(data["root"]), Path(data["applier"]), Path(data["programs"]))
 
 
 def all_labs(labs: Path) -> dict[str, LabState]:

@@ -91,9 +91,9 @@ def prepare(work: Path, nodes: int, image: Image) -> None:
     mirror = cluster / "mirror"
     sums = []
     for program in ("etcd", "etcdctl"):
-        target = Path(program, image.etcd_version, "amd64", program)
+        target = Path(program, image.version("etcd"), "amd64", program)
         (mirror / target).parent.mkdir(parents=True)
-        shutil.copy2(image.etcd_folder / program, mirror / target)
+        shutil.copy2(image.programs / program / image.version("etcd") / program, mirror / target)
         sums.append(f"{hashlib.sha256((mirror / target).read_bytes()).hexdigest()}  {target}\n")
     (mirror / "SHA256SUMS").write_text("".join(sums))
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "up", "-f", str(cluster / "key")], check=True)
@@ -102,7 +102,7 @@ def prepare(work: Path, nodes: int, image: Image) -> None:
         for n in range(1, nodes + 1)
     ]
     key = (cluster / "key.pub").read_text().strip()
-    text = CLUSTER.format(key=key, subnet=SUBNET, etcd=image.etcd_version, nodes="\n".join(rows))
+    text = CLUSTER.format(key=key, subnet=SUBNET, etcd=image.version("etcd"), nodes="\n".join(rows))
     (cluster / "cluster.yaml").write_text(text)
     command = work / "bin" / "cluster"
     command.parent.mkdir()

@@ -109,7 +109,7 @@ def test_images_that_nobody_used_for_a_week_are_deleted(tmp_path: Path) -> None:
         folder.mkdir()
     for folder in (used, old):
         os.utime(folder, (0, 0))
-    image.keep_image(tmp_path, image.Image(used / "root.squashfs", recent, used, "3.4.23"))
+    image.keep_image(tmp_path, image.Image(used / "root.squashfs", recent, used / "programs"))
     assert used.exists()
     assert recent.exists()
     assert not old.exists()
@@ -136,7 +136,7 @@ def test_a_key_pair_is_made_once(tmp_path: Path) -> None:
 def test_state_is_read_as_it_was_written(tmp_path: Path) -> None:
     state = LabState(
         network=Network(7),
-        image=image.Image(Path("/c/root.squashfs"), Path("/c/a"), Path("/c"), "3.4.23"),
+        image=image.Image(Path("/c/root.squashfs"), Path("/c/a"), Path("/c/programs")),
         machines=(Machine("node-1", IPv4Address("10.213.7.11"), "02:00:00:00:00:01"),),
         home=Path("/home"),
     )

@@ -51,9 +51,9 @@ def test_index_follows_the_files(tmp_path: Path) -> None:
 
 def test_seed_keeps_what_is_there_but_for_our_own_program(tmp_path: Path) -> None:
     built = tmp_path / "image"
-    put(built, "etcd", "built")
-    put(built, "etcdctl", "built")
-    image = Image(built / "root.squashfs", built, built, "3.4.23")
+    put(built, "programs/etcd/3.4.23/etcd", "built")
+    put(built, "programs/etcdctl/3.4.23/etcdctl", "built")
+    image = Image(built / "root.squashfs", built, built / "programs")
     put(built, "registrator.tar.gz", "this code's")
     put(tmp_path, "mirror/etcd/3.4.23/amd64/etcd", "somebody's own")
     registrator = f"registrator/{__version__}/amd64/registrator.tar.gz"
