@@ -163,7 +163,10 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Lab:
 def test_the_cluster_yaml_of_a_lab_is_valid(lab: Lab, tmp_path: Path, count: int) -> None:
     machines = lab.plan(count)
     path = tmp_path / "cluster.yaml"
-    path.write_text(lab_cluster_yaml("demo", machines, lab, "3.4.23"))
+    for program in ("etcd/3.4.23", "cni-plugins/1.1.1"):
+        (tmp_path / "programs" / program).mkdir(parents=True)
+    built = image.Image(tmp_path / "root.squashfs", tmp_path / "applier", tmp_path / "programs")
+    path.write_text(lab_cluster_yaml("demo", machines, lab, built))
     loaded = load_cluster(path)
     assert {finding.severity for finding in loaded.warnings} <= {Severity.WARNING}
     cluster = loaded.cluster
