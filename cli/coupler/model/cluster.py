@@ -20,6 +20,9 @@ from coupler.model.section import Section
 from coupler.model.services import ArtifactOverride, Docker, LoadBalancer, Mirror, Proxy
 from coupler.model.system import System
 
+CONTROL_PLANE_TAINT = (1, 24, 0)
+"""Older releases, and what runs on them, know the control plane by the taint `node-role.kubernetes.io/master`."""
+
 
 def _format(value: object) -> int:
     text = line_of(value)
@@ -118,6 +121,22 @@ class Cluster(Section):
     def balancing_artifacts(self) -> tuple[Artifact, ...]:
         """The programs that the nodes with the role lb need on top."""
         return balancing_artifacts_of(self)
+
+    def taints_of(self, node: Node) -> tuple[str, ...]:
+        """Return the taints with which a node joins Kubernetes: its row's or, for a node that is no worker, its role's.
+
+        The control plane's taint was called `master` until Kubernetes 1.24 (KEP 2067).
+        """
+        if node.taints is not None:
+            return node.taints
+        if Role.WORKER in node.roles or not self.kubernetes.enabled:
+            return ()
+        names = [role.value for role in node.roles]
+        if Role.CONTROL in node.roles:
+            names = ["control-plane"]
+            if self.kubernetes.version.numbers < CONTROL_PLANE_TAINT:
+                names.append("master")
+        return tuple(f"node-role.kubernetes.io/{name}:NoSchedule" for name in names)
 
     def _with(self, role: Role) -> tuple[Node, ...]:
         return tuple(node for node in self.nodes if role in node.roles)

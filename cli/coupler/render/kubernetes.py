@@ -131,7 +131,7 @@ def _proxy(cluster: Cluster) -> dict[str, str]:
 def _files(cluster: Cluster) -> dict[str, str]:
     files = {
         f"{CONFIG}/{user}.kubeconfig": _kubeconfig(cluster, user)
-        for user in ("controller-manager", "scheduler", "proxy", "kubelet")
+        for user in ("controller-manager", "scheduler", "proxy", "kubelet", "addons")
     }
     files[f"{CONFIG}/kubelet.yaml"] = _kubelet_configuration(cluster)
     return files
@@ -166,7 +166,6 @@ def _kubelet_configuration(cluster: Cluster) -> str:
             "x509": {"clientCAFile": f"{PKI}/ca.crt"},
         },
         "authorization": {"mode": "Webhook"},
-        "cgroupDriver": "systemd",
         "clusterDNS": [str(cluster.network.services[10])],
         "clusterDomain": cluster.network.domain,
         "tlsCertFile": f"{PKI}/kubelet.crt",

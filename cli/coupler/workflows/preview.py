@@ -196,7 +196,7 @@ def _shown(
 
 def _variables(document: str, node: str) -> dict[str, str | None]:
     """Return what the script coupler-identity will find in the table of nodes."""
-    name, address, _, roles, labels, metadata = entries(document)["node", node].content.split()
+    name, address, _, roles, labels, metadata, taints = entries(document)["node", node].content.split()
     return {
         "COUPLER_NODE": name,
         "COUPLER_ADDRESS": address,
@@ -204,6 +204,7 @@ def _variables(document: str, node: str) -> dict[str, str | None]:
         "COUPLER_ROLES": roles,
         "COUPLER_LABELS": labels.removeprefix("-"),
         "COUPLER_METADATA": metadata.removeprefix("-"),
+        "COUPLER_TAINTS": taints.removeprefix("-"),
     }
 
 

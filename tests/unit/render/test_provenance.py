@@ -109,6 +109,8 @@ EDITS = {
     "nodes[1].mac": '"52:54:00:12:34:57"',
     "nodes[1].roles[0]": "control",
     "nodes[1].roles[1]": "etcd",
+    "nodes[1].taints[0]": '"example.org/edge=:NoSchedule"',
+    "nodes[1].taints[1]": '"dedicated:NoExecute"',
 }
 """For every key of every-option.yaml whose value is in the document, another value."""
 
@@ -292,7 +294,7 @@ def test_many_keys_below_one_are_shown_as_that_one(folder):
     rows = "".join(f"  - {{name: n{number}, address: 10.0.1.{number}}}\n" for number in range(1, 9))
     loaded = load(folder, EVERY_OPTION + rows)
     found = Origins(loaded).of([("write_files", "/etc/coupler/nodes")])
-    assert [key.name for key in found.shown] == ["fleet.metadata", "nodes"]
+    assert [key.name for key in found.shown] == ["fleet.metadata", "kubernetes.enabled", "kubernetes.version", "nodes"]
     assert len(found.keys) > 20
 
 
