@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from coupler.model.access import Git, Ssh
 from coupler.model.catalogue import PROGRAMS, Artifact, artifacts_of, balancing_artifacts_of
 from coupler.model.components import Etcd, Fleet, Kubernetes
-from coupler.model.fields import Host, Name, line_of
+from coupler.model.fields import Host, Name, Version, line_of
 from coupler.model.files import CertificatePath, Fragment
 from coupler.model.images import PAUSE_IMAGE, pause_among
 from coupler.model.network import Networking
@@ -130,6 +130,16 @@ class Cluster(Section):
         images = folder.images if folder else ()
         return self.kubernetes.pause_image or pause_among(images, str(self.os.arch)) or PAUSE_IMAGE
 
+    def version_of(self, program: str) -> Version:
+        """Return the version of a program of Kubernetes: its artifact's, or the one it is pinned to, or everyone's."""
+        override = self.artifacts.get(program)
+        pin = override.version if override else None
+        if not pin and program == "kubelet":
+            pin = self.kubernetes.kubelet.version
+        if not pin and program == "kube-proxy":
+            pin = self.kubernetes.proxy.version
+        return pin or self.kubernetes.version
+
     def taints_of(self, node: Node) -> tuple[str, ...]:
         """Return the taints with which a node joins Kubernetes: its row's or, for a node that is no worker, its role's.
 
@@ -142,7 +152,7 @@ class Cluster(Section):
         names = [role.value for role in node.roles]
         if Role.CONTROL in node.roles:
             names = ["control-plane"]
-            if self.kubernetes.version.numbers < CONTROL_PLANE_TAINT:
+            if self.version_of("kube-apiserver").numbers < CONTROL_PLANE_TAINT:
                 names.append("master")
         return tuple(f"node-role.kubernetes.io/{name}:NoSchedule" for name in names)
 

@@ -303,6 +303,19 @@ def _taint(value: object) -> str:
     return f"{_label_key(key)}{equals}{_label_value(label)}:{effect}"
 
 
+def _quantity(value: object) -> str:
+    text = line_of(value)
+    if not re.fullmatch(r"(0|[1-9][0-9]{0,11})(\.[0-9]{1,3})?(m|[kMGT]|[KMGT]i)?", text):
+        message = f"`{text}` is not a quantity of a resource"
+        raise problem("invalid-quantity", message, "write `250m` for a quarter of a CPU, `512Mi` for memory")
+    return text
+
+
+def _threshold(value: object) -> str:
+    text = line_of(value)
+    return text if re.fullmatch(r"(0|[1-9][0-9]?)(\.[0-9]{1,3})?%", text) else _quantity(text)
+
+
 def _no_proxy(value: object) -> str:
     text = line_of(value)
     if re.search(r"[\s,]", text):
@@ -357,6 +370,8 @@ ImageReference: TypeAlias = Annotated[str, BeforeValidator(_image)]
 Option: TypeAlias = Annotated[str, BeforeValidator(_option)]
 LabelKey: TypeAlias = Annotated[str, BeforeValidator(_label_key)]
 LabelValue: TypeAlias = Annotated[str, BeforeValidator(_label_value), WithJsonSchema(_SCALAR)]
+Quantity: TypeAlias = Annotated[str, BeforeValidator(_quantity), WithJsonSchema(_SCALAR)]
+Threshold: TypeAlias = Annotated[str, BeforeValidator(_threshold), WithJsonSchema(_SCALAR)]
 Taint: TypeAlias = Annotated[str, BeforeValidator(_taint)]
 NoProxy: TypeAlias = Annotated[str, BeforeValidator(_no_proxy)]
 JsonObject: TypeAlias = Annotated[dict[str, Any], BeforeValidator(_json_object)]

@@ -220,6 +220,8 @@ class _Facts:
         own = {certificate.name for certificate in certificates_of(cluster) if certificate.node == node.name}
         self._secrets = {f"/{NODE_FOLDER}/{name}.{kind}" for name in own for kind in ("crt", "key")}
         self._secrets |= {f"/{NODE_FOLDER}/{name}.crt" for name in authorities(cluster)}
+        if node in cluster.control_nodes:
+            self._secrets.add(f"/{NODE_FOLDER}/kubernetes/encryption.yaml")
 
     def verdict(self, unit: Unit) -> Verdict:
         """Return whether a unit runs, with the programs that it waits for by name."""
