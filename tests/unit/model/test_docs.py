@@ -1,4 +1,4 @@
-"""docs/cluster-yaml.md, load-balancer.md, kubernetes.md: examples load, and tables list every key with the model's default."""
+"""docs/cluster-yaml.md and others: examples load, and tables list every key with the model's default."""
 
 from __future__ import annotations
 
