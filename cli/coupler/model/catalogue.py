@@ -54,8 +54,15 @@ _VERSION_KEYS: dict[str, KeyPath] = {
 }
 
 
-def version_key(program: str) -> KeyPath:
+def version_key(cluster: Cluster, program: str) -> KeyPath:
     """Return the key of cluster.yaml that sets the version of a program of `PROGRAMS`."""
+    override = cluster.artifacts.get(program)
+    if override and override.version:
+        return ("artifacts", program, "version")
+    if program == "kubelet" and cluster.kubernetes.kubelet.version:
+        return ("kubernetes", "kubelet", "version")
+    if program == "kube-proxy" and cluster.kubernetes.proxy.version:
+        return ("kubernetes", "proxy", "version")
     return _VERSION_KEYS[_DATA["program"][program]["component"]]
 
 
@@ -96,7 +103,8 @@ def _versions(cluster: Cluster) -> dict[str, str]:
 
 def _artifact(cluster: Cluster, name: str, program: dict[str, Any], version: str) -> Artifact:
     override = cluster.artifacts.get(name) or ArtifactOverride()
-    version = str(override.version or version)
+    is_kubernetes = program["component"] == "kubernetes"
+    version = str(cluster.version_of(name) if is_kubernetes else override.version or version)
     target: str = program["target"]
     if override.url:
         whole = program.get("member") if program.get("member") == "." else None

@@ -63,9 +63,10 @@ def derivations(cluster: Cluster) -> Derivations:
 
 
 def node_table(cluster: Cluster) -> str:
-    """Return the table of nodes: a line for each, columns name, address, MAC, roles, labels, fleet's metadata."""
+    """Return the table of nodes: a line for each, columns name, address, MAC, roles, labels, fleet's metadata,
+    taints."""
     rows = [_row(cluster, node) for node in cluster.nodes]
-    return "\n".join(["# name address mac roles labels metadata", *(" ".join(row) for row in rows)]) + "\n"
+    return "\n".join(["# name address mac roles labels metadata taints", *(" ".join(row) for row in rows)]) + "\n"
 
 
 def artifact_list(cluster: Cluster) -> str:
@@ -86,6 +87,7 @@ def _row(cluster: Cluster, node: Node) -> tuple[str, ...]:
         ",".join(roles),
         _pairs(node.labels) or "-",
         _pairs(metadata) or "-",
+        ",".join(cluster.taints_of(node)) or "-",
     )
 
 
