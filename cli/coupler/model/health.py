@@ -24,8 +24,8 @@ class Component:
 
     `role` is that of the nodes which run it, None for all. `programs` are artifacts without which its unit does not
     start, `needs` those without which it cannot be healthy, on whichever node they belong. `after` are components that
-    must be healthy before it can be. `patience`: seconds that it may take from then on. One that is not `vital` fails no
-    node: that is told, and things go on.
+    must be healthy before it can be. `patience`: seconds that it may take from then on. What is not `vital` fails no
+    node: it is told, and things go on.
     """
 
     name: str
