@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from coupler.model.cluster import Cluster
 
 
+_ETCD = ("etcd", "etcd-gateway")
+
+
 @dataclass(frozen=True)
 class Component:
     """A component, by the name that `coupler-health` knows its probe by.
@@ -66,12 +69,12 @@ def _etcd(*, classic: bool) -> Iterator[Component]:
 def _flannel(*, classic: bool) -> Iterator[Component]:
     programs = () if classic else ("flanneld",)
     needs = () if classic else ("etcd", "etcdctl")
-    yield Component("flannel", "flanneld.service", 120, programs=programs, needs=needs, after=("etcd-gateway",))
+    yield Component("flannel", "flanneld.service", 120, programs=programs, needs=needs, after=_ETCD)
 
 
 def _fleet(*, classic: bool) -> Iterator[Component]:
     programs, needs = ((), ()) if classic else (("fleetd",), ("etcd",))
-    yield Component("fleet", "fleet.service", 60, programs=programs, needs=needs, after=("etcd-gateway",))
+    yield Component("fleet", "fleet.service", 60, programs=programs, needs=needs, after=_ETCD)
 
 
 def _kubernetes(cluster: Cluster) -> Iterator[Component]:
@@ -79,13 +82,13 @@ def _kubernetes(cluster: Cluster) -> Iterator[Component]:
     network = ("cni-plugins", *(("flanneld", "etcdctl") if cluster.network.flannel.enabled else ()))
     flannel = ("flannel",) if cluster.network.flannel.enabled else ()
 
-    def control(name: str, unit: str, patience: int, after: str, needs: tuple[str, ...]) -> Component:
-        return Component(name, f"{unit}.service", patience, Role.CONTROL, (unit,), needs, (after,))
+    def control(name: str, unit: str, patience: int, after: tuple[str, ...], needs: tuple[str, ...]) -> Component:
+        return Component(name, f"{unit}.service", patience, Role.CONTROL, (unit,), needs, after)
 
-    yield control("api", "kube-apiserver", 180, "etcd-gateway", ("etcd",))
-    yield Component("api-gateway", "kube-apiserver-gateway.service", 60, None, ("etcd",), api, ("etcd-gateway", "api"))
-    yield control("controllers", "kube-controller-manager", 120, "api-gateway", api)
-    yield control("scheduler", "kube-scheduler", 120, "api-gateway", api)
+    yield control("api", "kube-apiserver", 180, _ETCD, ("etcd",))
+    yield Component("api-gateway", "kube-apiserver-gateway.service", 60, None, ("etcd",), api, (*_ETCD, "api"))
+    yield control("controllers", "kube-controller-manager", 120, ("api-gateway",), api)
+    yield control("scheduler", "kube-scheduler", 120, ("api-gateway",), api)
     yield Component("containerd", "containerd.service", 60, programs=("kubelet",))
     yield Component(
         "kubelet", "kubelet.service", 180, None, ("kubelet",), api + network, ("api-gateway", "containerd", *flannel)

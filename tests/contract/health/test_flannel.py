@@ -1,4 +1,4 @@
-"""coupler-health and the pods' network: real vxlan between machines, as flannel sets it up, with its leases in real etcd."""
+"""coupler-health and the pods' network: real vxlan between machines, as flannel sets it up, leases in real etcd."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def flannel(site: Site, put: str) -> None:
     for number, (name, machine) in enumerate(site.machines.items(), 1):
         macs[number] = f"02:42:00:00:00:{number:02}"
         machine.do(
-            f"ip link add flannel.1 address {macs[number]} type vxlan id 1 local 10.77.0.{number} dev eth0 dstport 8472 nolearning"
+            f"ip link add flannel.1 address {macs[number]} type vxlan id 1 local 10.77.0.{number} dev eth0"
+            " dstport 8472 nolearning"
             f" && ip address add 10.244.{number}.0/32 dev flannel.1 && ip link set flannel.1 up"
             f" && mkdir /run/flannel && echo FLANNEL_SUBNET=10.244.{number}.1/24 > /run/flannel/subnet.env"
         )

@@ -1,4 +1,4 @@
-"""coupler-health and Kubernetes: a stand-in API server over TLS, which knows its users by their certificates as RBAC does."""
+"""coupler-health and Kubernetes: a stand-in API server over TLS, which knows its users by their certificates."""
 
 from __future__ import annotations
 
@@ -153,9 +153,15 @@ def program(kubernetes: Kubernetes, name: str, script: str) -> None:
 
 def test_everything_is_well(kubernetes: Kubernetes) -> None:
     assert kubernetes.machine.health() == {
-        **{"etcd": "ok leader", "etcd-gateway": "ok", "api": "ok", "api-gateway": "ok"},
-        **{"controllers": "ok node-1 leads", "scheduler": "ok node-1 leads", "containerd": "ok 1.6.24"},
-        **{"kubelet": "ok", "kube-proxy": "ok iptables"},
+        "etcd": "ok leader",
+        "etcd-gateway": "ok",
+        "api": "ok",
+        "api-gateway": "ok",
+        "controllers": "ok node-1 leads",
+        "scheduler": "ok node-1 leads",
+        "containerd": "ok 1.6.24",
+        "kubelet": "ok",
+        "kube-proxy": "ok iptables",
         "dns": "waiting there is no service kube-dns in the namespace kube-system",
     }
 
@@ -244,7 +250,8 @@ def test_real_rules_are_found(kubernetes: Kubernetes) -> None:
     (kubernetes.machine.folder / "bin/iptables-save").unlink()
     assert kubernetes.machine.health("kube-proxy")["kube-proxy"].startswith("bad no iptables rule")
     kubernetes.machine.do(
-        "iptables -t nat -N KUBE-SERVICES; iptables -t nat -A KUBE-SERVICES -d 10.96.0.1/32 -p tcp --dport 443 -j ACCEPT"
+        "iptables -t nat -N KUBE-SERVICES"
+        " && iptables -t nat -A KUBE-SERVICES -d 10.96.0.1/32 -p tcp --dport 443 -j ACCEPT"
     )
     assert kubernetes.machine.health("kube-proxy") == {"kube-proxy": "ok iptables"}
 
