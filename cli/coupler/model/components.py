@@ -8,7 +8,18 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from coupler.model.fields import Flag, LabelKey, LabelValue, Option, Text, Value, Version, VersionText, count_of
+from coupler.model.fields import (
+    Flag,
+    ImageReference,
+    LabelKey,
+    LabelValue,
+    Option,
+    Text,
+    Value,
+    Version,
+    VersionText,
+    count_of,
+)
 from coupler.model.section import Section
 
 Args = Mapping[Option, Value]
@@ -75,6 +86,10 @@ class Kubernetes(Section):
     cni_plugins_version: VersionText = Field(
         default=Version("1.8.0"),
         description="The version of the CNI reference plugins (bridge, host-local, portmap, …).",
+    )
+    pause_image: ImageReference | None = Field(
+        default=None,
+        description="The image of a pod's sandbox; without it the mirror's, or else `registry.k8s.io/pause:3.10`.",
     )
     feature_gates: Mapping[Text, Flag] = Field(
         default_factory=dict, description="Kubernetes' feature gates, for all its programs: `Name: true`."

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
+from coupler.model.images import REFERENCE
 from coupler.model.problem import kind_of, problem
 from coupler.model.source import Scalar
 
@@ -253,6 +254,15 @@ def _sha256(value: object) -> str:
     return text
 
 
+def _image(value: object) -> str:
+    text = line_of(value)
+    if not REFERENCE.fullmatch(text):
+        raise problem(
+            "invalid-image", f"`{text}` is not the name of an image", "write `registry.example.org/pause:3.10`"
+        )
+    return text
+
+
 def _option(value: object) -> str:
     text = line_of(value)
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", text):
@@ -329,6 +339,7 @@ Bind: TypeAlias = Annotated[str, BeforeValidator(_bind)]
 PublicKey: TypeAlias = Annotated[str, BeforeValidator(_public_key)]
 Signer: TypeAlias = Annotated[str, BeforeValidator(_signer)]
 Sha256: TypeAlias = Annotated[str, BeforeValidator(_sha256)]
+ImageReference: TypeAlias = Annotated[str, BeforeValidator(_image)]
 Option: TypeAlias = Annotated[str, BeforeValidator(_option)]
 LabelKey: TypeAlias = Annotated[str, BeforeValidator(_label_key)]
 LabelValue: TypeAlias = Annotated[str, BeforeValidator(_label_value), WithJsonSchema(_SCALAR)]

@@ -12,6 +12,7 @@ from pydantic import PlainValidator, ValidationInfo, WithJsonSchema
 
 from coupler.errors import Finding, Severity
 from coupler.model.fields import line_of, resolve
+from coupler.model.images import FOLDER, INDEX, MirroredImage, image_of
 from coupler.model.problem import kind_of, problem
 from coupler.model.source import KeyPath, Source, SourceError, parse, read_text
 
@@ -38,10 +39,11 @@ class Certificate:
 
 @dataclass(frozen=True)
 class MirrorFolder:
-    """A mirror's folder and what its SHA256SUMS says: `NAME/VERSION/ARCH/FILE` to checksum."""
+    """A mirror's folder and what its SHA256SUMS says, `NAME/VERSION/ARCH/FILE` to checksum, and its index of images."""
 
     path: Path
     checksums: Mapping[str, str]
+    images: tuple[MirroredImage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,13 @@ def _text_of(path: Path, what: str) -> str:
 
 def _mirror_folder(value: object, info: ValidationInfo) -> MirrorFolder:
     path = resolve(line_of(value), info)
+    return MirrorFolder(path, _checksums(path), _images(path))
+
+
+def _checksums(path: Path) -> dict[str, str]:
     sums = path / SUMS
     if not sums.is_file():
-        return MirrorFolder(path, {})
+        return {}
     checksums = {}
     for number, line in enumerate(_text_of(sums, "checksums").splitlines(), 1):
         entry = re.fullmatch(r"([0-9a-f]{64}) [ *](?:\./)?(.+)", line)
@@ -103,7 +109,22 @@ def _mirror_folder(value: object, info: ValidationInfo) -> MirrorFolder:
             raise problem("invalid-checksums", message, f"write it anew: cd {path} && sha256sum */*/*/* > {SUMS}")
         if entry:
             checksums[entry[2]] = entry[1]
-    return MirrorFolder(path, checksums)
+    return checksums
+
+
+def _images(path: Path) -> tuple[MirroredImage, ...]:
+    index = path / FOLDER / INDEX
+    if not index.is_file():
+        return ()
+    images = []
+    for number, line in enumerate(_text_of(index, "images").splitlines(), 1):
+        image = image_of(line)
+        if line and not image:
+            message = f"{index}, line {number}, is not `<sha256> FILE.tar ARCH IMAGE…`"
+            raise problem("invalid-images", message, "delete the line and add the image anew: cluster mirror add-image")
+        if image:
+            images.append(image)
+    return tuple(images)
 
 
 def _extra(value: object, info: ValidationInfo) -> Extra | None:

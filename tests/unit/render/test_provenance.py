@@ -128,6 +128,7 @@ NOT_IN_THE_DOCUMENT = {
     *("load_balancer.http[0]", "load_balancer.http[1]", "load_balancer.https[0]"),
     *("artifacts.registrator.url", "artifacts.registrator.sha256"),
     *("version", "ssh.port", "ssh.private_key", "ssh.host_keys", "ssh.known_hosts"),
+    "kubernetes.pause_image",
     *("git.push", "git.signing_key", "nodes[0].ssh.port", "nodes[0].ssh.user", "nodes[1].ssh.address"),
 }
 ONE_DIALECT_ONLY = {"os.distribution"}
