@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from coupler.model import Distribution
 from coupler.model.rules.programs import FLANNEL_WITH_V3
 from coupler.render import kubernetes
+from coupler.render.health import health_settings
 from coupler.render.systemd import command_words
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def derivations(cluster: Cluster) -> Derivations:
             "etcd_api": lambda: _flannel_api(cluster),
             "etcdctl_environment": lambda: _etcdctl_environment(cluster, _flannel_api(cluster)),
         },
+        "health_settings": lambda: health_settings(cluster, _scheme(cluster), _flannel_api(cluster)),
         "proxy_environment": lambda: _proxy_environment(cluster),
         "ca_certificates": lambda: {f"coupler-{c.path.stem}": c.pem for c in cluster.ca_certificates},
         "kubernetes": kubernetes.derivations(cluster) if cluster.kubernetes.enabled else {},
