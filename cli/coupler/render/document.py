@@ -72,5 +72,5 @@ def fragment_names(cluster: Cluster) -> Iterator[str]:
     for name in ("etcd", "flannel", "fleet"):
         yield f"{cluster.os.distribution.value}/{name}"
     if cluster.kubernetes.enabled:
-        yield "flatcar/kubernetes"
+        yield from ("common/images", "flatcar/kubernetes")
     yield "common/target"
