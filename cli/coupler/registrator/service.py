@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from coupler.errors import CouplerError
 from coupler.registrator import systemd
 from coupler.registrator.drains import Drains
 from coupler.registrator.intake import Intake, News
+from coupler.registrator.memory import be_frugal
 from coupler.registrator.metrics import Metrics
 from coupler.registrator.mover import Mover, Pace
 from coupler.registrator.web import Web
@@ -21,6 +21,7 @@ from coupler.registrator.wiring import wire
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from coupler.registrator.leader import Election
     from coupler.registrator.settings import Settings
     from coupler.registrator.wiring import Wired
 
@@ -52,11 +53,11 @@ class Service:
             for each in self._wired.balancers
         ]
         self._metrics.watch(self._intake, self._movers)
-        self._web = Web(self._intake, self._movers, self._metrics, self._drains)
+        self._web = Web(self._intake, self._movers, self._wired.elections, self._metrics, self._drains)
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raises CouplerError where it cannot begin."""
-        gc.freeze()  # what imports made stays: to look through it again and again would hold up the loop
+        be_frugal()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -113,8 +114,8 @@ class Service:
         finally:
             await _cancelled(stopped, *tasks)
 
-    def _elect(self, run: Callable[[Callable[[], None]], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-        return lambda: run(self._look)
+    def _elect(self, election: Election) -> Callable[[], Awaitable[None]]:
+        return lambda: election.run(lambda _: self._look())
 
     def _look(self) -> None:
         for mover in self._movers:

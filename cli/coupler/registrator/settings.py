@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ class KubernetesSettings:
     `pods` is a label selector of the pods that are read for their annotations: empty for all, absent for none.
     No `namespaces` means all of them. `load_balancer` lists the addresses (ranges `a-b`, networks) for Services of that
     type, which are served only if there are any; `published` what is written into the status of Ingresses and Gateways.
-    Without `write_status` nothing is ever written: no status, and no Event about what is wrong with an object.
+    Without `write_status` nothing is ever written: no status, and no Event about what is wrong with an object. Several
+    registrators elect the one that writes by a Lease, NAMESPACE/NAME; with an empty one each of them writes.
     """
 
     server: str | None = None
@@ -68,6 +70,7 @@ class KubernetesSettings:
     load_balancer: tuple[str, ...] = ()
     published: tuple[str, ...] = ()
     write_status: bool = True
+    lease: str = "kube-system/coupler-registrator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +195,10 @@ def _check(settings: Settings, reader: _Reader, node: yaml.Node) -> None:
         reader.find("nothing-to-follow", "`sources` names none", node.start_mark, "name kubernetes or announcements")
     if not (balancers.haproxy or balancers.nginx or balancers.vulcand):
         reader.find("nothing-to-move", "`balancers` names none", node.start_mark, "name haproxy, nginx or vulcand")
+    lease = sources.kubernetes.lease if sources.kubernetes else ""
+    if lease and not re.fullmatch(r"[a-z0-9-]{1,63}/[a-z0-9.-]{1,253}", lease):
+        where = _mark_of(node, "sources", "kubernetes", "lease")
+        reader.find("lease", f"`{lease}` names no Lease", where, "write NAMESPACE/NAME, or an empty text for none")
 
 
 class _Reader:
@@ -276,6 +283,13 @@ def _quote_hint(kind: type[Any], node: yaml.Node) -> str | None:
 
 def _types_of(kind: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(kind)
+
+
+def _mark_of(node: yaml.Node, *keys: str) -> yaml.Mark | None:
+    """Return where the value of a key stands."""
+    for word in keys:
+        node = next(value for key, value in node.value if key.value == word)
+    return node.start_mark
 
 
 def _keys_of(node: yaml.Node, section: str) -> list[str]:

@@ -11,11 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from coupler.registrator.intake import Intake
+    from coupler.registrator.leader import Election
     from coupler.registrator.model import Backend, Desired, Route
     from coupler.registrator.mover import Mover
 
 
-def state(intake: Intake, movers: Sequence[Mover], drains: Iterable[str]) -> dict[str, Any]:
+def state(
+    intake: Intake, movers: Sequence[Mover], elections: Sequence[Election], drains: Iterable[str]
+) -> dict[str, Any]:
     """Return everything: sources, balancers, what is routed where, and what was left out. No private key is in it."""
     desired, lacking = intake.desired, reasons(intake, movers)
     return {
@@ -23,6 +26,7 @@ def state(intake: Intake, movers: Sequence[Mover], drains: Iterable[str]) -> dic
         "not_ready_because": lacking,
         "sources": [asdict(source) for source in intake.states()],
         "balancers": [_balancer(mover) for mover in movers],
+        "elections": [{"key": each.key, "leads": each.leads, "problem": each.problem} for each in elections],
         "routes": [_route(route, desired) for route in sorted(desired.routes, key=routing.order)],
         "tcp_routes": [asdict(route) for route in desired.tcp_routes],
         "hosts": [

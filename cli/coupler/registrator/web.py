@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from coupler.registrator.drains import Drains
     from coupler.registrator.intake import Intake
+    from coupler.registrator.leader import Election
     from coupler.registrator.metrics import Metrics
     from coupler.registrator.mover import Mover
 
@@ -30,8 +31,11 @@ class WebError(CouplerError):
 class Web:
     """Reads `/healthz /readyz /metrics /state /explain?host=&path=`; `/drains/NAME` is there to PUT and DELETE."""
 
-    def __init__(self, intake: Intake, movers: Sequence[Mover], metrics: Metrics, drains: Drains) -> None:
-        self._intake, self._movers, self._metrics, self._drains = intake, movers, metrics, drains
+    def __init__(
+        self, intake: Intake, movers: Sequence[Mover], elections: Sequence[Election], metrics: Metrics, drains: Drains
+    ) -> None:
+        self._intake, self._movers, self._elections = intake, movers, elections
+        self._metrics, self._drains = metrics, drains
         self._runners: list[web.AppRunner] = []
 
     async def listen(self, address: str) -> int:
@@ -92,7 +96,7 @@ class Web:
         return web.Response(body=self._metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     async def _state(self, _: web.Request) -> web.Response:
-        return _json(state(self._intake, self._movers, self._drains.names))
+        return _json(state(self._intake, self._movers, self._elections, self._drains.names))
 
     async def _explain(self, request: web.Request) -> web.Response:
         headers = {n.removeprefix("header-"): v for n, v in request.query.items() if n.startswith("header-")}

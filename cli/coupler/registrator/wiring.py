@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from coupler.registrator.balancers import Balancer
     from coupler.registrator.balancers.vulcand.keys import Keys
     from coupler.registrator.etcd import Store
+    from coupler.registrator.etcd.election import ElectionV2, ElectionV3
     from coupler.registrator.etcd.v2 import EtcdV2
     from coupler.registrator.etcd.v3 import EtcdV3
-    from coupler.registrator.leader import ElectionV2, ElectionV3
+    from coupler.registrator.leader import Election
     from coupler.registrator.settings import (
         AnnouncementsSettings,
         EtcdSettings,
@@ -43,11 +44,11 @@ class Moved:
 
 @dataclass(slots=True)
 class Wired:
-    """What a service consists of. `elections` run beside it, and call what they are given when something changed."""
+    """What a service consists of. `elections` run beside it."""
 
     sources: list[Source] = field(default_factory=list)
     balancers: list[Moved] = field(default_factory=list)
-    elections: list[Callable[[Callable[[], None]], Awaitable[None]]] = field(default_factory=list)
+    elections: list[Election] = field(default_factory=list)
     closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     async def close(self) -> None:
@@ -80,6 +81,7 @@ def wire(settings: Settings, *, dry_run: bool = False) -> Wired:
 def _kubernetes(wired: Wired, settings: KubernetesSettings, *, dry_run: bool) -> None:
     from coupler.registrator.sources.kubernetes.client import ApiClient
     from coupler.registrator.sources.kubernetes.credentials import Credentials
+    from coupler.registrator.sources.kubernetes.lease import LeaseElection
     from coupler.registrator.sources.kubernetes.settings import KubernetesSettings as Scope
     from coupler.registrator.sources.kubernetes.source import Kubernetes
 
@@ -98,7 +100,13 @@ def _kubernetes(wired: Wired, settings: KubernetesSettings, *, dry_run: bool) ->
         pool=settings.load_balancer,
         published=settings.published,
     )
-    wired.sources.append(Kubernetes(scope, client, dry_run=dry_run or not settings.write_status))
+    writes = settings.write_status and not dry_run
+    election = LeaseElection(client, *settings.lease.split("/")) if writes and settings.lease else None
+    may_write = (lambda: election.leads) if election else (lambda: True)
+    wired.sources.append(Kubernetes(scope, client, may_write=may_write, dry_run=not writes))
+    if election:
+        wired.elections.append(election)
+        wired.closing.append(election.resign)
     wired.closing.append(client.close)
 
 
@@ -190,8 +198,8 @@ def _nginx(settings: NginxSettings) -> Moved:
 def _vulcand(wired: Wired, settings: VulcandSettings) -> None:
     from coupler.registrator.balancers.vulcand.adapter import Vulcand
     from coupler.registrator.balancers.vulcand.keys import KeysV2, KeysV3
+    from coupler.registrator.etcd.election import ElectionV2, ElectionV3
     from coupler.registrator.etcd.v3 import EtcdV3
-    from coupler.registrator.leader import ElectionV2, ElectionV3
 
     etcd = _etcd(settings.etcd)
     election: ElectionV3 | ElectionV2
@@ -202,7 +210,7 @@ def _vulcand(wired: Wired, settings: VulcandSettings) -> None:
         election, keys = ElectionV2(etcd, settings.election), KeysV2(etcd, settings.prefix)
     balancer = Vulcand(keys, settings.prefix, fence=lambda: election.fence, probe=settings.probe)
     wired.balancers.append(Moved(balancer, _nothing, lambda: election.leads))
-    wired.elections.append(lambda look: election.run(lambda _: look()))
+    wired.elections.append(election)
     wired.closing += [election.resign, etcd.close]
 
 

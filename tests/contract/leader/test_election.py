@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.contract.etcd_client.following import until
 
+from coupler.registrator.etcd.election import ElectionV2, ElectionV3
 from coupler.registrator.etcd.endpoints import Access
 from coupler.registrator.etcd.v2 import EtcdV2
 from coupler.registrator.etcd.v3 import Created, EtcdV3, Put
-from coupler.registrator.leader import ElectionV2, ElectionV3
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

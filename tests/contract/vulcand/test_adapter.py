@@ -11,7 +11,7 @@ from tests.contract.vulcand.world import APIS, World, at, backend, desired, worl
 
 from coupler.registrator.balancers import BalancerError
 from coupler.registrator.balancers.vulcand.ids import is_ours
-from coupler.registrator.leader import ElectionV2, ElectionV3, Fence
+from coupler.registrator.etcd.election import ElectionV2, ElectionV3
 from coupler.registrator.model import (
     Balance,
     Desired,
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tests.contract.etcd import Etcd
+
+    from coupler.registrator.leader import Fence
 
 pytestmark = pytest.mark.parametrize("api", APIS)
 

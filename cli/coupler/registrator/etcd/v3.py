@@ -7,7 +7,6 @@ which one it is, is found by asking.
 from __future__ import annotations
 
 import asyncio
-import time
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import orjson
 
 from coupler.registrator.etcd import Batch, CompactedError, EtcdError, Event, Item, LeaseLostError, Snapshot
 from coupler.registrator.etcd.endpoints import Endpoints
+from coupler.registrator.leader import boot_clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
@@ -31,11 +31,6 @@ _APIS = ("/v3", "/v3beta")
 _NOT_FOUND, _OK, _OUT_OF_RANGE, _UNAUTHENTICATED, _GRPC_NOT_FOUND = 404, 200, 11, 16, 5
 _OLD_TOKEN = ("invalid auth token", "revision in header is old")
 _EVERYTHING = b"\0"
-
-
-def boot_clock() -> float:
-    """Return seconds since the machine started: they never jump, and pass while it is suspended too."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ def test_the_rights_are_those_that_are_needed_and_no_more() -> None:
     needed = {(group, resource, verb) for group, resource in groups for verb in ("list", "watch")}
     needed |= {("", "secrets", verb) for verb in ("get", "list", "watch")}
     needed |= {("", "events", verb) for verb in ("get", "create", "patch")}
+    needed |= {("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "update")}
     statuses = set()
     for path in CASES.glob("*.yaml"):
         case = load(path)

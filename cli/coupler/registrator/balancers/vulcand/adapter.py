@@ -63,7 +63,7 @@ class Vulcand:
     """
 
     name = "vulcand"
-    settle = 0.05  # each change of a server makes vulcand rebuild the frontends that lead to it
+    settle = 0.01  # each change of a server makes vulcand rebuild the frontends that lead to it
     shared = True
 
     def __init__(

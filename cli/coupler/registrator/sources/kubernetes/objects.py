@@ -140,3 +140,8 @@ def seconds(stamp: str | None) -> float | None:
 def stamp(moment: float) -> str:
     """Return a time of the Unix clock as the API writes it."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def fine_stamp(moment: float) -> str:
+    """Return a time of the Unix clock as the API writes those that have microseconds (MicroTime)."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
