@@ -1,5 +1,5 @@
-# make demo    sets everything up and does the main job in the local lab: three machines, one healthy etcd cluster, and a
-#              request through the load balancer
+# make demo    sets everything up and does the main job in the local lab: three machines, one healthy etcd cluster, and
+#              requests through HAProxy and nginx
 # make test    every check and every test, the lab end to end included
 # make check   ruff, mypy, import-linter, yamllint, ansible-lint, shellcheck
 # make bench   benchmarks, as ratios
@@ -12,7 +12,8 @@ DEMO := demo
 
 # What the lab needs on a bare Debian or Ubuntu machine, and what the tests need on top.
 LAB_PACKAGES := python3-venv git openssh-client iproute2 systemd-container mmdebstrap squashfs-tools debian-archive-keyring binutils
-TEST_PACKAGES := shellcheck vagrant vagrant-libvirt libfaketime haproxy nginx libnginx-mod-stream etcd-server etcd-client
+TEST_PACKAGES := shellcheck vagrant vagrant-libvirt libfaketime haproxy nginx libnginx-mod-stream etcd-server etcd-client \
+	iputils-ping iptables
 VAGRANT_PACKAGES := libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system libvirt-clients qemu-system-x86 \
 	qemu-utils dnsmasq-base iptables
 
@@ -23,7 +24,7 @@ demo: $(VENV)/lab.installed
 	cd $(DEMO) && ../$(BIN)/cluster init --lab
 	cd $(DEMO) && ../$(BIN)/cluster lab exec node-1 -- sh -lc 'etcdctl endpoint health --cluster'
 	cd $(DEMO) && ../$(BIN)/cluster status
-	cd $(DEMO) && ../tests/demo.sh ../$(BIN)/cluster
+	$(BIN)/python -m tests.demo $(DEMO)
 	@echo "look around: cd $(DEMO) && ../$(BIN)/cluster lab ssh node-1; when you are done: ../$(BIN)/cluster lab down --forget"
 
 # What boots no machine runs side by side; machines take turns.

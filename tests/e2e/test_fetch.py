@@ -92,8 +92,20 @@ def test_whole_archive_into_a_folder(node, mirror):
 
 def test_wrong_checksum_is_never_put_in_place(node):
     report = fetch(node, f"tool 1.0 {'0' * 64} - /opt/bin/tool {node.url}/tool")
-    assert report == f"waiting tool 1.0 no server has it: {node.url}/tool"
+    assert report == f"waiting tool 1.0 no server has it: {node.url}/tool has the SHA-256 {SHA256}, not {'0' * 64}"
     assert node("ls /opt/bin/tool /var/lib/coupler/artifacts/*").returncode != 0
+
+
+def test_each_server_is_told_with_what_it_said(node):
+    report = fetch(node, f"tool 1.0 {SHA256} - /opt/bin/tool {node.url}/missing http://127.0.0.1:1/tool")
+    assert f"{node.url}/missing (22) The requested URL returned error: 404; http://127.0.0.1:1/tool (7)" in report
+
+
+def test_member_that_is_not_in_the_archive_leaves_nothing(node, mirror):
+    sha256 = hashlib.sha256((mirror / "tool.tgz").read_bytes()).hexdigest()
+    report = fetch(node, f"tool 1.0 {sha256} tool-2.0/bin/tool /opt/bin/tool {node.url}/tool.tgz")
+    assert report == "waiting tool 1.0 it could not be put at /opt/bin/tool"
+    assert node("ls -A /opt/bin").stdout == "coupler-fetch\n"
 
 
 def test_unknown_checksum_says_what_to_give(node):

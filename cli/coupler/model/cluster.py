@@ -13,7 +13,7 @@ from coupler.model.catalogue import PROGRAMS, Artifact, artifacts_of, balancing_
 from coupler.model.components import Etcd, Fleet, Kubernetes
 from coupler.model.fields import Host, Name, Version, line_of
 from coupler.model.files import CertificatePath, Fragment
-from coupler.model.images import PAUSE_IMAGE, pause_among
+from coupler.model.images import PAUSE_IMAGE, MirroredImage, pause_among
 from coupler.model.network import Networking
 from coupler.model.node import MAX_NODES, Node, NodeRow, Role
 from coupler.model.problem import did_you_mean, problem
@@ -124,11 +124,15 @@ class Cluster(Section):
         return balancing_artifacts_of(self)
 
     @cached_property
+    def images(self) -> tuple[MirroredImage, ...]:
+        """The images of the mirror for these nodes, which containerd gets: none without Kubernetes."""
+        folder = self.mirror.folder if self.mirror and self.kubernetes.enabled else None
+        return tuple(image for image in folder.images if image.arch == self.os.arch) if folder else ()
+
+    @cached_property
     def pause_image(self) -> str:
         """The image of a pod's sandbox: the one asked for, or the mirror's, or upstream's."""
-        folder = self.mirror.folder if self.mirror else None
-        images = folder.images if folder else ()
-        return self.kubernetes.pause_image or pause_among(images, str(self.os.arch)) or PAUSE_IMAGE
+        return self.kubernetes.pause_image or pause_among(self.images, str(self.os.arch)) or PAUSE_IMAGE
 
     def version_of(self, program: str) -> Version:
         """Return the version of a program of Kubernetes: its artifact's, or the one it is pinned to, or everyone's."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from coupler.model import Distribution
 from coupler.model.rules.programs import FLANNEL_WITH_V3
 from coupler.render import kubernetes
+from coupler.render.health import health_settings
 from coupler.render.systemd import command_words
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def derivations(cluster: Cluster) -> Derivations:
     return {
         "node_table": lambda: node_table(cluster),
         "artifact_list": lambda: artifact_list(cluster),
+        "image_list": lambda: image_list(cluster),
         # So many seconds, after a boot too, as a small git server takes to answer everybody.
         "pull_jitter": lambda: max(1, min(cluster.git.interval.seconds // 10, len(cluster.nodes) // 10)),
         "update_server": lambda: "disabled" if cluster.os.version else cluster.os.update_server,
@@ -56,6 +58,7 @@ def derivations(cluster: Cluster) -> Derivations:
             "etcd_api": lambda: _flannel_api(cluster),
             "etcdctl_environment": lambda: _etcdctl_environment(cluster, _flannel_api(cluster)),
         },
+        "health_settings": lambda: health_settings(cluster, _scheme(cluster), _flannel_api(cluster)),
         "proxy_environment": lambda: _proxy_environment(cluster),
         "ca_certificates": lambda: {f"coupler-{c.path.stem}": c.pem for c in cluster.ca_certificates},
         "kubernetes": kubernetes.derivations(cluster) if cluster.kubernetes.enabled else {},
@@ -71,8 +74,17 @@ def node_table(cluster: Cluster) -> str:
 
 def artifact_list(cluster: Cluster) -> str:
     """Return the list of programs to fetch: name, version, SHA-256, member of the archive, target, URLs."""
-    rows = [(a.name, a.version, a.sha256 or "-", a.member or "-", a.target, *a.urls) for a in cluster.artifacts_needed]
+    rows = [
+        (a.name, a.version or "-", a.sha256 or "-", a.member or "-", a.target, *a.urls)
+        for a in cluster.artifacts_needed
+    ]
     return "\n".join(["# name version sha256 member target urls", *(" ".join(row) for row in rows)]) + "\n"
+
+
+def image_list(cluster: Cluster) -> str:
+    """Return the list of images for containerd: SHA-256 of the archive, its URL, the references that it brings."""
+    rows = [(i.sha256, f"{cluster.mirror.url}/{i.place}", *i.references) for i in cluster.images if cluster.mirror]
+    return "\n".join(["# sha256 url references", *(" ".join(row) for row in rows)]) + "\n"
 
 
 def _row(cluster: Cluster, node: Node) -> tuple[str, ...]:

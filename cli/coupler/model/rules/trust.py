@@ -90,8 +90,9 @@ def known_checksums(cluster: Cluster) -> Iterator[Issue]:
             unknown.setdefault((version_key(cluster, artifact.name), artifact.version), []).append(artifact.name)
     for (key, version), names in unknown.items():
         message = f"no checksum is known for version {version} of {', '.join(names)}: nodes do not fetch it"
-        which = f"artifacts.{names[0]}.sha256" if len(names) == 1 else "artifacts.NAME.sha256 for each"
-        yield warning("missing-checksum", key, message, f"set {which}, or list the files in your mirror's SHA256SUMS")
+        keys = ", ".join(f"artifacts.{name}.sha256" for name in names)
+        hint = f"set {keys}; or download it and run: cluster mirror add {names[0]} FILE --version {version}"
+        yield warning("missing-checksum", key, message, hint)
 
 
 def mirror_lists_checksums(cluster: Cluster) -> Iterator[Issue]:
@@ -99,7 +100,7 @@ def mirror_lists_checksums(cluster: Cluster) -> Iterator[Issue]:
     folder = cluster.mirror.folder if cluster.mirror else None
     if folder and not folder.checksums:
         message = f"{folder.path} has no SHA256SUMS, so nothing in it is used in place of upstream's files"
-        hint = f"mkdir -p {folder.path} && cd {folder.path} && sha256sum */*/*/* > SHA256SUMS"
+        hint = f"index what is there: cluster mirror verify --index --mirror {folder.path}"
         yield warning("mirror-without-checksums", ("mirror", "folder"), message, hint)
 
 
