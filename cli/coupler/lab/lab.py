@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from platformdirs import user_cache_path, user_data_path, user_state_path
 
 from coupler.errors import UsageError
+from coupler.files import write_whole
 from coupler.lab import kernel, mirror
 from coupler.lab.admission import network_of, refuse_clashes, refuse_network
 from coupler.lab.boot import await_all, boot, each
-from coupler.lab.files import write_whole
 from coupler.lab.image import Image, ensure_image, keep_image, mount_root, unmount_root
 from coupler.lab.keys import ensure_key_pair
 from coupler.lab.machine import Guest, Machine, Power

@@ -11,7 +11,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from coupler import __version__
-from coupler.lab.files import write_whole
+from coupler.files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

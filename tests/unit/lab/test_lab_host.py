@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from coupler.errors import CouplerError, Severity
+from coupler.files import write_whole
 from coupler.lab import building, image, kernel
 from coupler.lab.clusterfile import lab_cluster_yaml
-from coupler.lab.files import write_whole
 from coupler.lab.keys import ensure_key_pair
 from coupler.lab.lab import Lab
 from coupler.lab.machine import Machine

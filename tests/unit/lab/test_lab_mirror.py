@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coupler import __version__
-from coupler.lab.fileserver import MirrorServer, RangeHandler
 from coupler.lab.image import Image
 from coupler.lab.mirror import index, seed
+from coupler.mirror.fileserver import MirrorServer, RangeHandler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
