@@ -145,8 +145,15 @@ _VERSION_KEYS: dict[str, KeyPath] = {
 }
 
 
-def version_key(program: str) -> KeyPath:
+def version_key(cluster: Cluster, program: str) -> KeyPath:
     """Return the key of cluster.yaml that sets the version of a program of `PROGRAMS`."""
+    override = cluster.artifacts.get(program)
+    if override and override.version:
+        return ("artifacts", program, "version")
+    if program == "kubelet" and cluster.kubernetes.kubelet.version:
+        return ("kubernetes", "kubelet", "version")
+    if program == "kube-proxy" and cluster.kubernetes.proxy.version:
+        return ("kubernetes", "proxy", "version")
     return _VERSION_KEYS.get(component_of(program), ("artifacts", _DATA[program].get("with", program)))
 
 
@@ -212,7 +219,8 @@ def _checksums(cluster: Cluster) -> Mapping[str, str]:
 
 def _artifact(cluster: Cluster, name: str, version: str) -> Artifact:
     override = cluster.artifacts.get(name) or ArtifactOverride()
-    version = str(override.version or version)
+    is_kubernetes = component_of(name) == "kubernetes"
+    version = str(cluster.version_of(name) if is_kubernetes else override.version or version)
     target = str(_DATA[name]["target"])
     if override.url:
         whole = WHOLE if _DATA[name].get("member") == WHOLE else None

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from coupler.model.access import Git, Ssh
 from coupler.model.catalogue import PROGRAMS, Artifact, artifacts_of, balancing_artifacts_of
 from coupler.model.components import Etcd, Fleet, Kubernetes
-from coupler.model.fields import Host, Name, line_of
+from coupler.model.fields import Host, Name, Version, line_of
 from coupler.model.files import CertificatePath, Fragment
 from coupler.model.images import PAUSE_IMAGE, MirroredImage, pause_among
 from coupler.model.network import Networking
@@ -20,6 +20,9 @@ from coupler.model.problem import did_you_mean, problem
 from coupler.model.section import Section
 from coupler.model.services import ArtifactOverride, Docker, LoadBalancer, Mirror, Proxy
 from coupler.model.system import System
+
+CONTROL_PLANE_TAINT = (1, 24, 0)
+"""Older releases, and what runs on them, know the control plane by the taint `node-role.kubernetes.io/master`."""
 
 
 def _format(value: object) -> int:
@@ -130,6 +133,32 @@ class Cluster(Section):
     def pause_image(self) -> str:
         """The image of a pod's sandbox: the one asked for, or the mirror's, or upstream's."""
         return self.kubernetes.pause_image or pause_among(self.images, str(self.os.arch)) or PAUSE_IMAGE
+
+    def version_of(self, program: str) -> Version:
+        """Return the version of a program of Kubernetes: its artifact's, or the one it is pinned to, or everyone's."""
+        override = self.artifacts.get(program)
+        pin = override.version if override else None
+        if not pin and program == "kubelet":
+            pin = self.kubernetes.kubelet.version
+        if not pin and program == "kube-proxy":
+            pin = self.kubernetes.proxy.version
+        return pin or self.kubernetes.version
+
+    def taints_of(self, node: Node) -> tuple[str, ...]:
+        """Return the taints with which a node joins Kubernetes: its row's or, for a node that is no worker, its role's.
+
+        The control plane's taint was called `master` until Kubernetes 1.24 (KEP 2067).
+        """
+        if node.taints is not None:
+            return node.taints
+        if Role.WORKER in node.roles or not self.kubernetes.enabled:
+            return ()
+        names = [role.value for role in node.roles]
+        if Role.CONTROL in node.roles:
+            names = ["control-plane"]
+            if self.version_of("kube-apiserver").numbers < CONTROL_PLANE_TAINT:
+                names.append("master")
+        return tuple(f"node-role.kubernetes.io/{name}:NoSchedule" for name in names)
 
     def _with(self, role: Role) -> tuple[Node, ...]:
         return tuple(node for node in self.nodes if role in node.roles)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from coupler.model import Distribution
 from coupler.model.rules.programs import FLANNEL_WITH_V3
 from coupler.render import kubernetes
+from coupler.render.health import health_settings
 from coupler.render.systemd import command_words
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def derivations(cluster: Cluster) -> Derivations:
             "etcd_api": lambda: _flannel_api(cluster),
             "etcdctl_environment": lambda: _etcdctl_environment(cluster, _flannel_api(cluster)),
         },
+        "health_settings": lambda: health_settings(cluster, _scheme(cluster), _flannel_api(cluster)),
         "proxy_environment": lambda: _proxy_environment(cluster),
         "ca_certificates": lambda: {f"coupler-{c.path.stem}": c.pem for c in cluster.ca_certificates},
         "kubernetes": kubernetes.derivations(cluster) if cluster.kubernetes.enabled else {},
@@ -64,9 +66,10 @@ def derivations(cluster: Cluster) -> Derivations:
 
 
 def node_table(cluster: Cluster) -> str:
-    """Return the table of nodes: a line for each, columns name, address, MAC, roles, labels, fleet's metadata."""
+    """Return the table of nodes: a line for each, columns name, address, MAC, roles, labels, fleet's metadata,
+    taints."""
     rows = [_row(cluster, node) for node in cluster.nodes]
-    return "\n".join(["# name address mac roles labels metadata", *(" ".join(row) for row in rows)]) + "\n"
+    return "\n".join(["# name address mac roles labels metadata taints", *(" ".join(row) for row in rows)]) + "\n"
 
 
 def artifact_list(cluster: Cluster) -> str:
@@ -96,6 +99,7 @@ def _row(cluster: Cluster, node: Node) -> tuple[str, ...]:
         ",".join(roles),
         _pairs(node.labels) or "-",
         _pairs(metadata) or "-",
+        ",".join(cluster.taints_of(node)) or "-",
     )
 
 

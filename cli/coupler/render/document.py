@@ -69,6 +69,7 @@ def _assemble(cluster: Cluster, header: str, names: tuple[str, ...], *, with_ext
 def fragment_names(cluster: Cluster) -> Iterator[str]:
     """Yield the fragments in the order of the document, which is the order in which their units are started."""
     yield from ("common/access", "common/identity", "common/pull", "common/host", "common/artifacts", "common/update")
+    yield "common/health"
     for name in ("etcd", "flannel", "fleet"):
         yield f"{cluster.os.distribution.value}/{name}"
     for name in ("common/images", "flatcar/kubernetes"):
