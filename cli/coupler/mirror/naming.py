@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from coupler import __version__
 from coupler.errors import UsageError
 from coupler.model.catalogue import PROGRAMS, REGISTRATOR, component_of, programs_of, source_of
+from coupler.model.fields import VERSION
 from coupler.model.problem import did_you_mean
 
 
@@ -38,7 +37,7 @@ def version_named(name: str, version: str | None) -> str:
         return __version__
     if version is None:
         raise UsageError(f"which version of {name} is it?", next_step="add --version, such as --version 1.36.0")
-    if not re.fullmatch(r"\d{1,6}(\.\d{1,6}){2}(-[0-9A-Za-z.]+)?", version):
+    if not VERSION.fullmatch(version):
         bare = version.removeprefix("v")
         hint = f"write {bare}" if bare != version else "write all three numbers: MAJOR.MINOR.PATCH"
         raise UsageError(f"'{version}' is not a version of three numbers", next_step=hint)
