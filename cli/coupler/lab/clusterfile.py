@@ -116,8 +116,10 @@ def _versions(found: Versions) -> Iterator[str]:
     if not found.kubernetes.version:
         yield from _comment(f"{found.kubernetes.why} Its units wait for their programs. Add them to the mirror:")
         yield "  #   cluster mirror add kubelet FILE --version 1.35.1"
-        yield "  # and likewise kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy and kubectl; then say here"
-        yield "  # which version they are, and run `cluster init` again."
+        yield from _comment(
+            "and likewise kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy and kubectl; then say "
+            "here which version they are, and run `cluster init` again."
+        )
         yield "  #version: 1.35.1"
     yield from _version("version", found.kubernetes)
     yield from _version("cni_plugins_version", found.cni_plugins)
