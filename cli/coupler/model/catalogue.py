@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coupler import __version__
+from coupler.model.fields import VERSION
 from coupler.model.services import ArtifactOverride
 from coupler.model.system import Distribution
 
@@ -122,8 +123,13 @@ def programs_of(component: str) -> tuple[str, ...]:
 
 
 def newest(versions: Iterable[str]) -> str | None:
-    """Return the newest of some versions."""
-    return max(versions, key=lambda version: (_numbers(version), version), default=None)
+    """Return the newest of some versions; `1.36.0-rc.1` is older than `1.36.0`."""
+
+    def age(version: str) -> tuple[list[int], bool, list[int]]:
+        release, _, candidate = version.partition("-")
+        return _numbers(release), not candidate, _numbers(candidate)
+
+    return max(versions, key=age, default=None)
 
 
 @cache
@@ -210,7 +216,20 @@ def versions_in(checksums: Iterable[str], name: str, arch: str) -> set[str]:
     folders = {name, component_of(name)}
     parts = [place.split("/") for place in checksums]
     versions = {part[1] for part in parts if len(part) == 4 and part[0] in folders and part[2] == arch}  # noqa: PLR2004
-    return {version for version in versions if source_of(name, version, arch).within(checksums)}
+    return {
+        version
+        for version in versions
+        if VERSION.fullmatch(version) and source_of(name, version, arch).within(checksums)
+    }
+
+
+def whole_versions_in(checksums: Iterable[str], component: str, arch: str, *, without: str = "") -> set[str]:
+    """Return the versions of which a mirror has all programs of a component, those aside that are optional.
+
+    `without` is a program that may be missing.
+    """
+    names = [name for name in programs_of(component) if "optional" not in _DATA[name] and name != without]
+    return set.intersection(*(versions_in(checksums, name, arch) for name in names or programs_of(component)))
 
 
 def _checksums(cluster: Cluster) -> Mapping[str, str]:

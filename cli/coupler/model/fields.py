@@ -25,6 +25,9 @@ from coupler.model.source import Scalar
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
+VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){2}(-[0-9A-Za-z.]+)?", re.ASCII)
+"""A version of three numbers."""
+
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _MOST_PORT = 65535
 TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
@@ -74,7 +77,7 @@ class Duration(str):
 
 def _version(value: object) -> Version:
     text = line_of(value)
-    if not re.fullmatch(r"\d{1,6}(\.\d{1,6}){2}(-[0-9A-Za-z.]+)?", text):
+    if not VERSION.fullmatch(text):
         bare = text.removeprefix("v")
         hint = f"write `{bare}`" if bare != text else "write all three numbers: `MAJOR.MINOR.PATCH`"
         raise problem("invalid-version", f"`{text}` is not a version of three numbers", hint)
