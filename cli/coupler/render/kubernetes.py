@@ -289,7 +289,7 @@ def audit_policy() -> dict[str, Any]:
     """Return what the API server logs (https://kubernetes.io/docs/tasks/debug/debug-cluster/audit/).
 
     Who did what to which object, and never what an object holds: secrets would end up in the log. What machines ask all
-    day long is left out: health and versions, leases, the watches of kube-proxy, and events.
+    day long is left out: health, what there is to ask for, leases, the watches of kube-proxy, and events.
     """
     none = {"level": "None"}
     return {
@@ -297,7 +297,7 @@ def audit_policy() -> dict[str, Any]:
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
         "rules": [
-            {**none, "nonResourceURLs": ["/healthz*", "/livez*", "/readyz*", "/version", "/openapi/*"]},
+            {**none, "nonResourceURLs": ["/healthz*", "/livez*", "/readyz*", "/version", "/openapi/*", "/api*"]},
             {**none, "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}]},
             {**none, "resources": [{"group": "", "resources": ["events"]}, {"group": "events.k8s.io"}]},
             {**none, "users": ["system:kube-proxy"], "verbs": ["get", "list", "watch"]},
