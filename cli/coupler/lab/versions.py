@@ -69,7 +69,7 @@ def _flannel(places: frozenset[str], arch: str) -> Chosen:
     version = newest(whole_versions_in(places, "flannel", arch))
     if version is None:
         return Chosen(None, "The mirror has no flanneld.")
-    old = "; before 0.19 flannel speaks etcd's v2 API" if _minor(version) < (0, 19) else ""
+    old = "; before 0.18 flannel speaks etcd's v2 API" if _minor(version) < (0, 18) else ""
     return Chosen(version, f"The newest in the mirror{old}.")
 
 

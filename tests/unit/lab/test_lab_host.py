@@ -200,7 +200,7 @@ def test_the_cluster_yaml_of_a_lab_asks_for_what_its_mirror_has(lab: Lab, tmp_pa
     assert [warning.code for warning in loaded.warnings] == ["no-balancing-program"]  # built by `up`
     assert {a.name: a.version for a in loaded.cluster.artifacts_needed} == {**programs, "cni-plugins": "1.1.1"}
     assert all(artifact.urls for artifact in loaded.cluster.artifacts_needed)
-    assert "# The newest in the mirror; before 0.19 flannel speaks etcd's v2 API." in path.read_text()
+    assert "# The newest in the mirror; before 0.18 flannel speaks etcd's v2 API." in path.read_text()
 
 
 def test_without_kubernetes_the_cluster_yaml_says_how_to_add_it(lab: Lab, tmp_path: Path) -> None:

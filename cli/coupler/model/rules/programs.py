@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ETCD_WITHOUT_V2 = (3, 6, 0)
 ETCD_V2_REPORTED_BROKEN = (3, 5, 26)
 """etcd issue 21249: `/v2/keys` is answered by the gRPC handler."""
-FLANNEL_WITH_V3 = (0, 19, 0)
+FLANNEL_WITH_V3 = (0, 18, 0)
 """flannel pull request 1562 moved its client to etcd's v3 API."""
 LEAST_HEARTBEATS = 5
 
@@ -37,7 +37,7 @@ def _v2_users(cluster: Cluster) -> Iterator[tuple[str, str]]:
         yield "fleet", "set fleet.enabled to false"
     flannel = cluster.network.flannel
     if flannel.enabled and flannel.version.numbers < FLANNEL_WITH_V3:
-        yield f"flannel {flannel.version}", "use flannel 0.19 or newer"
+        yield f"flannel {flannel.version}", "use flannel 0.18 or newer"
 
 
 def v2_servers(cluster: Cluster) -> Iterator[Issue]:
