@@ -229,7 +229,7 @@ def _kubeconfig(cluster: Cluster, user: str) -> str:
 
 
 def kubelet_configuration(cluster: Cluster) -> dict[str, Any]:
-    """Return the kubelet's configuration. The kubelet refuses fields that it does not know.
+    """Return the kubelet's configuration. The kubelet passes over fields that it does not know, and logs a warning.
 
     It starts where swap is on (a container sees its host's) and on cgroup version 1.
     """
@@ -264,6 +264,7 @@ def kubelet_configuration(cluster: Cluster) -> dict[str, Any]:
     }
     if settings.shutdown_grace_period.seconds and cluster.kubernetes.feature_gates.get("GracefulNodeShutdown", True):
         fields |= {
+            "featureGates": {"GracefulNodeShutdown": True},
             "shutdownGracePeriod": str(settings.shutdown_grace_period),
             "shutdownGracePeriodCriticalPods": str(settings.shutdown_grace_period_critical_pods),
         }

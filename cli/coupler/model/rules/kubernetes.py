@@ -126,7 +126,7 @@ def known_options(cluster: Cluster) -> Iterator[Issue]:
 
 
 def known_fields(cluster: Cluster) -> Iterator[Issue]:
-    """The kubelet refuses a configuration with a field that it does not know."""
+    """A kubelet passes over a field that it does not know, as if it had not been written."""
     minor = cluster.version_of("kubelet").numbers[1]
     for field in cluster.kubernetes.kubelet.configuration if cluster.kubernetes.enabled else ():
         path: KeyPath = ("kubernetes", "kubelet", "configuration", field)
