@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PKI = "/etc/coupler/pki"
 """Where a node keeps its certificates and keys."""
 
+GATEWAY_RETRY = "1s"
+"""How soon a gateway tries again where nobody answered; its own default, a minute, is how long a boot would wait."""
 
 Derivation = Callable[[], Any]
 """A value for the templates, not computed yet."""
@@ -50,6 +52,7 @@ def derivations(cluster: Cluster) -> Derivations:
             "scheme": lambda: _scheme(cluster),
             "initial_cluster": lambda: _initial_cluster(cluster),
             "gateway_endpoints": lambda: ",".join(f"{m.address}:2379" for m in cluster.etcd_members),
+            "gateway_retry": lambda: GATEWAY_RETRY,
             "flags": lambda: _etcd_flags(cluster),
         },
         "etcdctl_environment": lambda: _etcdctl_environment(cluster, _etcdctl_api(cluster)),

@@ -25,6 +25,8 @@ CONFIG = "/etc/coupler/kubernetes"
 API = "https://127.0.0.1:6443"
 CONTAINERD = "unix:///run/containerd/containerd.sock"
 AUDIT_LOG = "/var/log/kubernetes/audit.log"
+VOLUME_PLUGINS = "/opt/libexec/kubernetes/kubelet-plugins/volume/exec"
+"""The default lies below /usr, which is read-only."""
 TLS = "VersionTLS12"
 """The oldest version of TLS that is spoken."""
 
@@ -146,6 +148,7 @@ def controller_manager_flags(cluster: Cluster) -> dict[str, str]:
         "bind-address": "127.0.0.1",
         "client-ca-file": f"{PKI}/ca.crt",
         "cluster-name": cluster.name,
+        "flex-volume-plugin-dir": VOLUME_PLUGINS,
         "kubeconfig": kubeconfig,
         "leader-elect": "true",
         "port": "0",
@@ -158,10 +161,11 @@ def controller_manager_flags(cluster: Cluster) -> dict[str, str]:
 
 
 def scheduler_flags() -> dict[str, str]:
-    """Return the options of kube-scheduler."""
+    """Return the options of kube-scheduler. Where no API server answers yet, it ends, and is started again."""
     kubeconfig = f"{CONFIG}/scheduler.kubeconfig"
     return {
         "authentication-kubeconfig": kubeconfig,
+        "authentication-tolerate-lookup-failure": "false",
         "authorization-kubeconfig": kubeconfig,
         "bind-address": "127.0.0.1",
         "kubeconfig": kubeconfig,
@@ -260,7 +264,7 @@ def kubelet_configuration(cluster: Cluster) -> dict[str, Any]:
         "tlsCertFile": f"{PKI}/kubelet.crt",
         "tlsMinVersion": TLS,
         "tlsPrivateKeyFile": f"{PKI}/kubelet.key",
-        "volumePluginDir": "/opt/libexec/kubernetes/kubelet-plugins/volume/exec",
+        "volumePluginDir": VOLUME_PLUGINS,
     }
     if settings.shutdown_grace_period.seconds and cluster.kubernetes.feature_gates.get("GracefulNodeShutdown", True):
         fields |= {
@@ -285,7 +289,7 @@ def audit_policy() -> dict[str, Any]:
     """Return what the API server logs (https://kubernetes.io/docs/tasks/debug/debug-cluster/audit/).
 
     Who did what to which object, and never what an object holds: secrets would end up in the log. What machines ask all
-    day long is left out: health and versions, leases, the watches of kube-proxy, and events.
+    day long is left out: health, what there is to ask for, leases, the watches of kube-proxy, and events.
     """
     none = {"level": "None"}
     return {
@@ -293,7 +297,7 @@ def audit_policy() -> dict[str, Any]:
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
         "rules": [
-            {**none, "nonResourceURLs": ["/healthz*", "/livez*", "/readyz*", "/version", "/openapi/*"]},
+            {**none, "nonResourceURLs": ["/healthz*", "/livez*", "/readyz*", "/version", "/openapi/*", "/api*"]},
             {**none, "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}]},
             {**none, "resources": [{"group": "", "resources": ["events"]}, {"group": "events.k8s.io"}]},
             {**none, "users": ["system:kube-proxy"], "verbs": ["get", "list", "watch"]},

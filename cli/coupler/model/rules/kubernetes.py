@@ -122,7 +122,7 @@ def known_options(cluster: Cluster) -> Iterator[Issue]:
         until = GATES_UNTIL.get(gate)
         if until and newest >= until:
             message = f"Kubernetes has no feature gate {gate} any more since 1.{until}"
-            yield error("unknown-gate", ("kubernetes", "feature_gates", gate), message, "remove it: the feature is on")
+            yield error("unknown-gate", ("kubernetes", "feature_gates", gate), message, "remove it")
 
 
 def known_fields(cluster: Cluster) -> Iterator[Issue]:
