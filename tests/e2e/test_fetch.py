@@ -6,11 +6,14 @@ import io
 import os
 import subprocess
 import tarfile
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from coupler.lab import Lab
+from coupler.mirror.fileserver import MirrorServer, RangeHandler
 
 pytestmark = pytest.mark.lab
 
@@ -39,7 +42,7 @@ def node(lab_host, mirror):
         def run(script):
             return lab.exec(machine.name, ["sh", "-c", script])
 
-        run.url = lab.mirror_url
+        run.url, run.host = lab.mirror_url, str(lab.network.host)
         run(f"mkdir -p /opt/bin; {put('/opt/bin/coupler-fetch', SCRIPT.read_bytes())}; chmod +x /opt/bin/coupler-fetch")
         yield run
     finally:
@@ -130,6 +133,36 @@ def test_whole_download_that_was_not_yet_put_in_place(node):
     part = f"/var/lib/coupler/artifacts/{SHA256}.part"
     node(f"curl -sf {node.url}/tool --create-dirs -o {part}")
     assert fetch(node, f"tool 1.0 {SHA256} - /opt/bin/tool {node.url}/tool") == "installed tool 1.0"
+
+
+class DyingHandler(RangeHandler):
+    """Ends the first answer after some of the file, as a server does that dies."""
+
+    def copyfile(self, source, outputfile):
+        if self.server.lives:
+            super().copyfile(source, outputfile)
+        else:
+            outputfile.write(source.read(100_000))
+            self.server.lives = self.close_connection = True
+
+    def do_GET(self):  # noqa: N802 - the library's name
+        self.server.ranges.append(self.headers.get("Range"))
+        super().do_GET()
+
+
+def test_server_that_dies_in_the_middle_is_asked_for_the_rest(node, mirror):
+    with MirrorServer((node.host, 0), partial(DyingHandler, directory=str(mirror))) as server:
+        server.lives, server.ranges = False, []
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        line = f"tool 1.0 {SHA256} - /opt/bin/tool http://{node.host}:{server.server_port}/tool"
+        report = fetch(node, line)
+        assert report.startswith("waiting tool 1.0 no server has it: http://")
+        assert "(18)" in report
+        assert node("ls /opt/bin/tool").returncode != 0
+        assert fetch(node, line) == "installed tool 1.0"
+        server.shutdown()
+        assert server.ranges == [None, "bytes=100000-"]
+    assert node("/opt/bin/tool").stdout == "I run\n"
 
 
 def test_rubbish_from_an_earlier_download_does_no_lasting_harm(node):
