@@ -73,4 +73,5 @@ def fragment_names(cluster: Cluster) -> Iterator[str]:
         yield f"{cluster.os.distribution.value}/{name}"
     if cluster.kubernetes.enabled:
         yield "flatcar/kubernetes"
+        yield "flatcar/addons"
     yield "common/target"
