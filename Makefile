@@ -12,7 +12,8 @@ DEMO := demo
 
 # What the lab needs on a bare Debian or Ubuntu machine, and what the tests need on top.
 LAB_PACKAGES := python3-venv git openssh-client iproute2 systemd-container mmdebstrap squashfs-tools debian-archive-keyring binutils
-TEST_PACKAGES := shellcheck vagrant vagrant-libvirt libfaketime haproxy nginx libnginx-mod-stream etcd-server etcd-client
+TEST_PACKAGES := shellcheck vagrant vagrant-libvirt libfaketime haproxy nginx libnginx-mod-stream etcd-server etcd-client \
+	iputils-ping iptables
 VAGRANT_PACKAGES := libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system libvirt-clients qemu-system-x86 \
 	qemu-utils dnsmasq-base iptables
 

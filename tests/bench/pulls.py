@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from tests.bench.measure import Row, Times, timed
 
 from coupler.adapters.git import Repository
-from coupler.lab import fileserver
+from coupler.mirror import fileserver
 from coupler.model import load_cluster
 from coupler.render import render_document
 from coupler.workflows.publication import DOCUMENT

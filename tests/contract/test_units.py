@@ -12,7 +12,7 @@ from coupler.model import load_cluster
 from coupler.render import render_document
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "cluster" / "valid"
-SHIPPED = ["bin/sh", "sbin/fstrim", "usr/bin/locksmithctl", "usr/sbin/update-ca-certificates"]
+SHIPPED = ["bin/sh", "sbin/fstrim", "usr/sbin/update-ca-certificates"]
 """Programs that Flatcar's image ships and our units run."""
 
 IMAGE_UNITS = Path(coupler.lab.__file__).parent / "root/usr/lib/systemd/system"
@@ -41,10 +41,20 @@ def applied(cluster, root):
     return json.loads(record.read_text())
 
 
-@pytest.mark.parametrize("name", ["one-node", "three-plus-five", "every-option"])
-def test_systemd_accepts_every_unit(name, tmp_path):
-    root = tmp_path / "root"
-    record = applied(load_cluster(FIXTURES / f"{name}.yaml").cluster, root)
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        *(("one-node", ""), ("three-plus-five", ""), ("every-option", "")),
+        *(("one-node", "kubernetes: {version: 1.21.14}\n"), ("one-node", "kubernetes: {version: 1.36.4}\n")),
+    ],
+    ids=["one-node", "three-plus-five", "every-option", "kubernetes-1.21", "kubernetes-1.36"],
+)
+def test_systemd_accepts_every_unit(name, more, tmp_path):
+    root, file = tmp_path / "root", tmp_path / "valid" / "cluster.yaml"
+    file.parent.mkdir()
+    (tmp_path / "files").symlink_to(FIXTURES.parent / "files")
+    file.write_text((FIXTURES / f"{name}.yaml").read_text() + more)
+    record = applied(load_cluster(file).cluster, root)
     assert record["exit"] == 0
     units = sorted(path.name for path in (root / "etc/systemd/system").iterdir() if path.is_file())
     assert "etcd.service" in units

@@ -25,9 +25,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def eventually(what: Callable[[], bool], why: str) -> None:
-    """Wait until `what` holds; fail with `why` at the deadline."""
-    deadline = time.monotonic() + DEADLINE
+def eventually(what: Callable[[], bool], why: str, within: float = DEADLINE) -> None:
+    """Wait until `what` holds; fail with `why` after so many seconds."""
+    deadline = time.monotonic() + within
     while not what():
         assert time.monotonic() < deadline, why
         time.sleep(0.01)

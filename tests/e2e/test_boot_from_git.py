@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coupler.lab import fileserver
+from coupler.mirror import fileserver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

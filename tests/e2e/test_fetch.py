@@ -6,11 +6,14 @@ import io
 import os
 import subprocess
 import tarfile
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from coupler.lab import Lab
+from coupler.mirror.fileserver import MirrorServer, RangeHandler
 
 pytestmark = pytest.mark.lab
 
@@ -39,7 +42,7 @@ def node(lab_host, mirror):
         def run(script):
             return lab.exec(machine.name, ["sh", "-c", script])
 
-        run.url = lab.mirror_url
+        run.url, run.host = lab.mirror_url, str(lab.network.host)
         run(f"mkdir -p /opt/bin; {put('/opt/bin/coupler-fetch', SCRIPT.read_bytes())}; chmod +x /opt/bin/coupler-fetch")
         yield run
     finally:
@@ -92,8 +95,20 @@ def test_whole_archive_into_a_folder(node, mirror):
 
 def test_wrong_checksum_is_never_put_in_place(node):
     report = fetch(node, f"tool 1.0 {'0' * 64} - /opt/bin/tool {node.url}/tool")
-    assert report == f"waiting tool 1.0 no server has it: {node.url}/tool"
+    assert report == f"waiting tool 1.0 no server has it: {node.url}/tool has the SHA-256 {SHA256}, not {'0' * 64}"
     assert node("ls /opt/bin/tool /var/lib/coupler/artifacts/*").returncode != 0
+
+
+def test_each_server_is_told_with_what_it_said(node):
+    report = fetch(node, f"tool 1.0 {SHA256} - /opt/bin/tool {node.url}/missing http://127.0.0.1:1/tool")
+    assert f"{node.url}/missing (22) The requested URL returned error: 404; http://127.0.0.1:1/tool (7)" in report
+
+
+def test_member_that_is_not_in_the_archive_leaves_nothing(node, mirror):
+    sha256 = hashlib.sha256((mirror / "tool.tgz").read_bytes()).hexdigest()
+    report = fetch(node, f"tool 1.0 {sha256} tool-2.0/bin/tool /opt/bin/tool {node.url}/tool.tgz")
+    assert report == "waiting tool 1.0 it could not be put at /opt/bin/tool"
+    assert node("ls -A /opt/bin").stdout == "coupler-fetch\n"
 
 
 def test_unknown_checksum_says_what_to_give(node):
@@ -118,6 +133,36 @@ def test_whole_download_that_was_not_yet_put_in_place(node):
     part = f"/var/lib/coupler/artifacts/{SHA256}.part"
     node(f"curl -sf {node.url}/tool --create-dirs -o {part}")
     assert fetch(node, f"tool 1.0 {SHA256} - /opt/bin/tool {node.url}/tool") == "installed tool 1.0"
+
+
+class DyingHandler(RangeHandler):
+    """Ends the first answer after some of the file, as a server does that dies."""
+
+    def copyfile(self, source, outputfile):
+        if self.server.lives:
+            super().copyfile(source, outputfile)
+        else:
+            outputfile.write(source.read(100_000))
+            self.server.lives = self.close_connection = True
+
+    def do_GET(self):  # noqa: N802 - the library's name
+        self.server.ranges.append(self.headers.get("Range"))
+        super().do_GET()
+
+
+def test_server_that_dies_in_the_middle_is_asked_for_the_rest(node, mirror):
+    with MirrorServer((node.host, 0), partial(DyingHandler, directory=str(mirror))) as server:
+        server.lives, server.ranges = False, []
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        line = f"tool 1.0 {SHA256} - /opt/bin/tool http://{node.host}:{server.server_port}/tool"
+        report = fetch(node, line)
+        assert report.startswith("waiting tool 1.0 no server has it: http://")
+        assert "(18)" in report
+        assert node("ls /opt/bin/tool").returncode != 0
+        assert fetch(node, line) == "installed tool 1.0"
+        server.shutdown()
+        assert server.ranges == [None, "bytes=100000-"]
+    assert node("/opt/bin/tool").stdout == "I run\n"
 
 
 def test_rubbish_from_an_earlier_download_does_no_lasting_harm(node):

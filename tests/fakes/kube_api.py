@@ -46,6 +46,10 @@ _FUTURE_SECONDS = 3.0  # how long a list waits for a version to come
 _LARGEST_BODY = 3 * 2**20
 _FALSE = {"", "0", "false", "False"}
 _PATCHES = {"application/merge-patch+json", "application/strategic-merge-patch+json"}
+_CHECKS = (
+    *("ping", "log", "etcd", "informer-sync", "poststarthook/start-apiextensions-controllers"),
+    *("poststarthook/rbac/bootstrap-roles", "poststarthook/apiservice-registration-controller", "shutdown"),
+)
 PERSONALITIES = {"1.2": V1_2, "1.21": V1_21, "1.32": V1_32}
 
 
@@ -60,7 +64,8 @@ class Text(Exception):  # noqa: N818 (an answer)
 class KubeApi:
     """A server with its store, Python ways to write to it, and switches for its bad days.
 
-    `scale` shortens every period that the server knows: 0.01 makes a watch of 200 seconds last 2.
+    `scale` shortens every period that the server knows: 0.01 makes a watch of 200 seconds last 2. With `rights`, who
+    asks is whom a client's certificate names, and may do what `rights(name, "GET /path")` says.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class KubeApi:
         port: int = 0,
         tls: ssl.SSLContext | None = None,
         tokens: Iterable[str] = (),
+        rights: Callable[[str, str], bool] | None = None,
         scale: float = 1.0,
         bookmark_seconds: float = 60.0,
     ) -> None:
@@ -85,6 +91,8 @@ class KubeApi:
         self.on_request: Callable[[str], None] = lambda _request: None
         self.chunk_size = 0
         self.ready = True
+        self.failing: set[str] = set()  # checks of /livez, /healthz and /readyz
+        self.rights = rights
         self._tls = tls
         self._turn_away: list[Text] = []
         self._empty: list[str] = []
@@ -265,10 +273,10 @@ class KubeApi:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if self._turn_away:
             raise self._turn_away.pop(0)
+        if self.rights is not None:
+            self._authorize(request, self.rights)
         if request.path in {"/healthz", "/livez", "/readyz"}:
-            if request.path == "/readyz" and not (self.ready and self._etcd.is_set()):
-                raise Text(500, "[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n")
-            raise Text(200, "ok")
+            raise self._health(request)
         user = self._user(request)
         if request.path == "/version":
             return _json(self.store.personality.version)
@@ -280,6 +288,29 @@ class KubeApi:
         if request.method == "GET" and not name:
             return await self._collection(request, kind, namespace)
         return await self._object(request, kind, (namespace, name), sub)
+
+    def _health(self, request: web.BaseRequest) -> Text:
+        """Return what the checks come to. Whoever asks learns which of them failed, and not why."""
+        failing = self.failing | (set() if self.ready and self._etcd.is_set() else {"etcd"})
+        if request.path != "/readyz":
+            failing = self.failing
+        failing -= set(request.query.getall("exclude", ()))
+        lines = [f"[-]{name} failed: reason withheld" if name in failing else f"[+]{name} ok" for name in _CHECKS]
+        name = request.path.strip("/")
+        if failing:
+            return Text(500, "\n".join([*lines, f"{name} check failed", ""]))
+        return Text(200, "\n".join([*lines, f"{name} check passed", ""]) if "verbose" in request.query else "ok")
+
+    @staticmethod
+    def _authorize(request: web.BaseRequest, rights: Callable[[str, str], bool]) -> None:
+        certificate = request.transport.get_extra_info("peercert") if request.transport else None
+        subject = {key: value for part in (certificate or {}).get("subject", ()) for key, value in part}
+        user = subject.get("commonName", "")
+        if not user:
+            raise Refused(401, "Unauthorized", "Unauthorized")
+        if not rights(user, f"{request.method} {request.path}"):
+            message = f'forbidden: User "{user}" cannot {request.method.lower()} path "{request.path}"'
+            raise Refused(403, "Forbidden", message, {})
 
     def _user(self, request: web.BaseRequest) -> str:
         """Return whose request it is; a token is the name of its user."""

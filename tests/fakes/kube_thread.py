@@ -17,14 +17,23 @@ T = TypeVar("T")
 
 
 class KubeThread:
-    """A server that answers until it is closed; `api` may be touched inside `do` alone."""
+    """A server that answers until it is closed; `api` may be touched inside `do` alone.
 
-    def __init__(self, personality: Personality = V1_32, **options: Any) -> None:
+    `prepare` is what the thread does first, such as to enter the network of another machine.
+    """
+
+    def __init__(
+        self, personality: Personality = V1_32, *, prepare: Callable[[], None] = lambda: None, **options: Any
+    ) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread = threading.Thread(target=self._run, args=[prepare], daemon=True)
         self._thread.start()
         self.api = self.do(lambda: KubeApi(personality, **options))
         self.up()
+
+    def _run(self, prepare: Callable[[], None]) -> None:
+        prepare()
+        self._loop.run_forever()
 
     @property
     def url(self) -> str:

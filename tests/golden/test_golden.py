@@ -4,10 +4,10 @@ A change of a golden file is read by a person: `make golden` writes them anew, a
 such a cluster would get.
 """
 
-import os
 from pathlib import Path
 
 import pytest
+from tests.golden.files import golden
 
 from coupler.model import load_cluster
 from coupler.render import render_boot_stub, render_document
@@ -38,14 +38,6 @@ def test_preview_is_the_golden_one(name, node):
     text = preview(load_cluster(FIXTURES / f"{name}.yaml"), node).text() + "\n"
     assert text == golden(PREVIEWS / f"{name}.{node}.txt", text)
     assert max(map(len, text.splitlines())) <= 100
-
-
-def golden(path, text):
-    """The text of a golden file, which `make golden` writes."""
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("fixture", sorted(FIXTURES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from coupler.lab.mirror import ARCHITECTURE
+from coupler.lab.versions import Chosen, Versions, choose
+from coupler.mirror.folder import Folder
 
-    from coupler.lab.image import Image
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from coupler.lab.lab import Lab
     from coupler.lab.machine import Machine
 
@@ -36,21 +40,14 @@ git:
     - lab {signer}
 
 mirror:
-  # Put a program into NAME/VERSION/amd64/NAME below this folder and run `cluster lab up`: the machines then find it.
+  # More programs: cluster mirror add NAME FILE --version V; images: cluster mirror add-image FILE.
+  # `cluster mirror list` shows what is there, and what this cluster lacks.
   url: {mirror_url}
   folder: {mirror_folder}
   # The machines have no way to the internet.
   only: true
 
-etcd:
-  # The etcd of the Debian release that the machines are made from.
-  version: {etcd_version}
-  # A bridge is quick. Over a real network keep the defaults, 100 and 1000.
-  heartbeat_interval: 50
-  election_timeout: 250
-
-kubernetes:
-  cni_plugins_version: {cni_version}
+{versions}
 
 # HAProxy on the node with the role lb, for what is announced in etcd: etcdctl put /services/NAME/ONE ADDRESS:PORT
 load_balancer:
@@ -62,11 +59,11 @@ nodes:
 """
 
 
-def lab_cluster_yaml(name: str, machines: Sequence[Machine], lab: Lab, image: Image) -> str:
+def lab_cluster_yaml(name: str, machines: Sequence[Machine], lab: Lab) -> str:
     """Return the text of a cluster.yaml for `machines` of `lab`.
 
     Up to three machines are all control plane and worker; of more, the first three are the control plane. The last one
-    also balances.
+    also balances. The versions are those that the lab's mirror has.
     """
     nodes = []
     for number, machine in enumerate(machines):
@@ -93,10 +90,54 @@ def lab_cluster_yaml(name: str, machines: Sequence[Machine], lab: Lab, image: Im
         signer=" ".join(lab.public_key.split()[:2]),
         mirror_url=lab.mirror_url,
         mirror_folder=_quoted(lab.mirror_folder),
-        etcd_version=_quoted(image.version("etcd")),
-        cni_version=_quoted(image.version("cni-plugins")),
+        versions="\n".join(_versions(choose(Folder(lab.mirror_folder).checksums(), ARCHITECTURE))),
         nodes="\n".join(nodes),
     )
+
+
+def _versions(found: Versions) -> Iterator[str]:
+    """Yield the lines of the sections that set versions, with comments that say where each comes from."""
+    yield "etcd:"
+    yield from _version("version", found.etcd)
+    yield "  # A bridge is quick. Over a real network keep the defaults, 100 and 1000."
+    yield from ("  heartbeat_interval: 50", "  election_timeout: 250", "")
+    if found.flannel.version or found.kubernetes.version:
+        yield from ("network:", "  flannel:")
+        if not found.flannel.version:
+            yield from _comment(f"{found.flannel.why} Without it the pods' networks are routed by static routes.", 4)
+            yield "    enabled: false"
+        yield from (f"  {line}" for line in _version("version", found.flannel))
+        yield ""
+    if found.fleet.version:
+        yield "fleet:"
+        yield from _version("version", found.fleet)
+        yield ""
+    yield "kubernetes:"
+    if not found.kubernetes.version:
+        yield from _comment(f"{found.kubernetes.why} Its units wait for their programs. Add them to the mirror:")
+        yield "  #   cluster mirror add kubelet FILE --version 1.35.1"
+        yield from _comment(
+            "and likewise kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy and kubectl; then say "
+            "here which version they are, and run `cluster init` again."
+        )
+        yield "  #version: 1.35.1"
+    yield from _version("version", found.kubernetes)
+    yield from _version("cni_plugins_version", found.cni_plugins)
+    if found.extras:
+        yield from ("", "artifacts:")
+    for name, extra in found.extras.items():
+        yield f"  {name}:"
+        yield from (f"  {line}" for line in _version("version", extra))
+
+
+def _version(key: str, chosen: Chosen) -> Iterator[str]:
+    if chosen.version:
+        yield from _comment(chosen.why)
+        yield f"  {key}: {_quoted(chosen.version)}"
+
+
+def _comment(text: str, indent: int = 2) -> list[str]:
+    return textwrap.wrap(text, 110, initial_indent=" " * indent + "# ", subsequent_indent=" " * indent + "# ")
 
 
 def _quoted(value: object) -> str:

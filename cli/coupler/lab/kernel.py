@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from coupler.lab.files import write_whole
+from coupler.files import write_whole
 
 _SAVED = Path("/run/coupler-lab-kernel-settings.json")
 """What the settings were; like the settings themselves it does not outlive a boot of the host."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from coupler.lab.files import write_whole
+from coupler.files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

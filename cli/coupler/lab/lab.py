@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from platformdirs import user_cache_path, user_data_path, user_state_path
 
 from coupler.errors import UsageError
+from coupler.files import write_whole
 from coupler.lab import kernel, mirror
 from coupler.lab.admission import network_of, refuse_clashes, refuse_network
 from coupler.lab.boot import await_all, boot, each
-from coupler.lab.files import write_whole
 from coupler.lab.image import Image, ensure_image, keep_image, mount_root, unmount_root
 from coupler.lab.keys import ensure_key_pair
 from coupler.lab.machine import Guest, Machine, Power
@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coupler.lab.building import Tell
+
+
+def shared_mirror() -> Path:
+    """Return the folder that the mirror of a lab serves where no other is given; all labs of this user share it."""
+    return user_data_path("coupler") / "mirror"
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Lab:
 
     The key pair, host keys, subnet and git repository of a lab stay until `down(forget=True)`: a machine that is made
     anew is the same machine with an empty disk. `mirror_folder` is what the mirror serves, by default a folder that all
-    labs share.
+    labs share; from `image` on it has what the lab needs, and is a folder of links where the one given is read-only.
     """
 
     def __init__(self, name: str, mirror_folder: Path | None = None) -> None:
@@ -69,9 +74,7 @@ class Lab:
         self._labs = user_state_path("coupler") / "lab"
         self._cache = user_cache_path("coupler") / "lab"
         self.folder = self._labs / name
-        shared = user_data_path("coupler") / "mirror"
-        self.mirror_folder = mirror_folder or shared
-        self._own_mirror = self.mirror_folder == shared
+        self.mirror_folder = mirror_folder or shared_mirror()
         self.private_key = self.folder / "id_ed25519"
         self.known_hosts = self.folder / "known_hosts"
         self.repository_path = self.folder / "git" / f"{name}.git"
@@ -127,8 +130,9 @@ class Lab:
         image = self._state.image
         if image is None or not (image.root.is_file() and image.applier.is_dir()):
             image = ensure_image(self._cache, tell)
-        if self._own_mirror:
-            mirror.seed(self.mirror_folder, image, ensure_registrator(self._cache, tell))
+        registrator = ensure_registrator(self._cache, tell)
+        given = mirror.origin_of(self.mirror_folder)
+        self.mirror_folder = mirror.stocked(given, self.folder / "mirror", image, registrator, tell)
         return image
 
     def claim(self, folder: Path) -> None:
@@ -328,9 +332,6 @@ class Lab:
         if not (self.repository_path / "HEAD").exists():
             argv = ["git", "init", "--quiet", "--bare", "--initial-branch=main", str(self.repository_path)]
             subprocess.run(argv, check=True, capture_output=True)
-        self.mirror_folder.mkdir(parents=True, exist_ok=True)
-        if self._own_mirror:
-            mirror.index(self.mirror_folder)
 
     def _boot(self, machines: Sequence[Machine], image: Image) -> tuple[Machine, ...]:
         """Boot those of `machines` that are off and return them; wait for all whose cable is in."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coupler.errors import HostFailedError
+from coupler.files import write_whole
 from coupler.lab import cgroups
-from coupler.lab.files import write_whole
 from coupler.lab.keys import ensure_key_pair
 from coupler.lab.network import interface_is_up
 from coupler.lab.processes import Gated, Process, start_gated, wait_until

@@ -1,71 +1,109 @@
-"""The lab's mirror folder: NAME/VERSION/ARCH/FILE beside a SHA256SUMS that names every file.
+"""What the lab's mirror has of its own: etcd and CNI plugins of Debian, the registrator, an image for pods' sandboxes.
 
-It is shared by all labs and kept by `down`: a program that somebody puts there is served from the next `up` on.
+They go into the folder that the lab serves, where that lacks them. A folder that cannot be written to is left as it is:
+the lab then serves one of its own, which links to what is there.
 """
 
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from coupler import __version__
-from coupler.lab.files import write_whole
+from coupler.errors import CouplerError
+from coupler.files import write_whole
+from coupler.lab import pause
+from coupler.mirror.archives import file_name
+from coupler.mirror.folder import Folder
+from coupler.model.catalogue import component_of, whole_versions_in
+from coupler.model.images import FOLDER, MirroredImage, pause_among
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from coupler.lab.building import Tell
     from coupler.lab.image import Image
 
 ARCHITECTURE = "amd64"
-_SUMS = "SHA256SUMS"
+_ORIGIN = ".links-to"
+"""In a folder of links: which folder they lead to."""
 
 
-def seed(folder: Path, image: Image, registrator: Path) -> None:
-    """Put the programs that came with the image into the mirror folder, and the archive of the registrator.
+def origin_of(folder: Path) -> Path:
+    """Return the folder that `folder` has links to, or itself."""
+    note = folder / _ORIGIN
+    return type(folder)(note.read_text(encoding="utf-8")) if note.is_file() else folder
 
-    A program that is there stays; the registrator is always the one of this very code.
+
+def stocked(given: Path, spare: Path, image: Image, registrator: Path, tell: Tell) -> Path:
+    """Return the folder that the lab serves, indexed and with all that the lab needs: `given`, or `spare` instead.
+
+    Raises:
+        CouplerError: neither can be written to.
     """
-    for source in image.programs.glob("*/*/*"):
+    try:
+        stock(given, image, registrator)
+    except CouplerError as error:
+        if given == spare:
+            raise
+        tell(f"{error.summary}; the lab serves {spare} instead, which links to it")
+        link(given, spare)
+        stock(spare, image, registrator)
+        return spare
+    return given
+
+
+def stock(folder: Path, image: Image, registrator: Path) -> None:
+    """Index the mirror, and put into it what it lacks of the lab's own.
+
+    A component that it has whole, in any version, is left alone; the registrator is always the one of this very code.
+
+    Raises:
+        CouplerError: the folder cannot be written to.
+    """
+    mirror = Folder(folder)
+    mirror.index()
+    checksums = mirror.checksums()
+    for source in sorted(image.programs.glob("*/*/*")):
         version, name = source.parent.name, source.parent.parent.name
-        target = folder / name / version / ARCHITECTURE / source.name
-        if not target.exists():
-            _put(source, target)
-    target = folder / "registrator" / __version__ / ARCHITECTURE / registrator.name
+        place = f"{name}/{version}/{ARCHITECTURE}/{source.name}"
+        if place not in checksums and not whole_versions_in(checksums, component_of(name), ARCHITECTURE):
+            _put(mirror, source, place)
+    place = f"registrator/{__version__}/{ARCHITECTURE}/{registrator.name}"
+    target = folder / place
     if not (target.exists() and filecmp.cmp(registrator, target, shallow=False)):
-        _put(registrator, target)
+        _put(mirror, registrator, place)
+    if not pause_among(mirror.images(), ARCHITECTURE):
+        file = file_name(pause.REFERENCE, ARCHITECTURE)
+        _, digest = mirror.put(f"{FOLDER}/{file}", pause.write_image, 0o644)
+        mirror.list_image([MirroredImage(file, digest, ARCHITECTURE, (pause.REFERENCE,))])
 
 
-def _put(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.new")
-    shutil.copyfile(source, draft)  # as new as it is here: `index` goes by that
-    shutil.copymode(source, draft)
-    draft.replace(target)
+def link(given: Path, folder: Path) -> None:
+    """Make `folder` a mirror that links to the files of another, and forget links to what is gone there."""
+    origin, mirror = Folder(given), Folder(folder)
+    with mirror.writing():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / _ORIGIN, str(given))
+        for path in (*mirror.files().values(), *folder.glob("*/*/*/*"), *folder.glob(f"{FOLDER}/*.tar")):
+            if path.is_symlink():
+                path.unlink()
+        files = origin.files() | {image.place: given / image.place for image in origin.images()}
+        for place, path in files.items():
+            target = folder / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            target.symlink_to(path)
+    if origin.images():
+        mirror.list_image(origin.images())
 
 
-def index(folder: Path) -> None:
-    """Bring SHA256SUMS up to date: hash the files that it lacks or that are newer, drop those that are gone."""
-    sums = folder / _SUMS
-    known = dict(_read(sums))
-    written = sums.stat().st_mtime if sums.exists() else 0.0
-    found = {str(path.relative_to(folder)): path for path in folder.glob("*/*/*/[!.]*") if path.is_file()}
-    fresh = {
-        name: known[name] if name in known and path.stat().st_mtime <= written else _sha256(path)
-        for name, path in sorted(found.items())
-    }
-    if fresh != known:
-        write_whole(sums, "".join(f"{digest}  {name}\n" for name, digest in fresh.items()))
+def _put(mirror: Folder, source: Path, place: str) -> None:
+    with source.open("rb") as stream:
 
+        def fill(target: BinaryIO) -> None:
+            shutil.copyfileobj(stream, target, 1 << 20)
 
-def _read(sums: Path) -> list[tuple[str, str]]:
-    if not sums.exists():
-        return []
-    pairs = [line.split(maxsplit=1) for line in sums.read_text().splitlines() if line.strip()]
-    return [(name.strip(), digest) for digest, name in pairs]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        _, digest = mirror.put(place, fill, source.stat().st_mode & 0o777)
+    mirror.list_program(place, digest)

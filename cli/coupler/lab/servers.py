@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from coupler.errors import CouplerError
 from coupler.lab.processes import Process, start_gated, wait_until
+from coupler.mirror import fileserver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from coupler.lab.network import Network
 
 MIRROR_PORT = 8080
-_FILESERVER = Path(__file__).resolve().parent / "fileserver.py"
+_FILESERVER = Path(fileserver.__file__).resolve()
 _START_SECONDS = 20
 
 

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coupler.lab.files import write_whole
+from coupler.files import write_whole
 from coupler.lab.image import Image
 from coupler.lab.machine import Machine
 from coupler.lab.network import Network

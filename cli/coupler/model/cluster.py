@@ -12,7 +12,7 @@ from coupler.model.access import Git, Ssh
 from coupler.model.addons import COREDNS, upstream_coredns
 from coupler.model.catalogue import PROGRAMS, Artifact, artifacts_of, balancing_artifacts_of
 from coupler.model.components import Etcd, Fleet, Kubernetes
-from coupler.model.fields import Host, Name, line_of
+from coupler.model.fields import Host, Name, Version, line_of
 from coupler.model.files import CertificatePath, Fragment
 from coupler.model.images import PAUSE_IMAGE, MirroredImage, newest_among, pause_among
 from coupler.model.network import Networking
@@ -21,6 +21,9 @@ from coupler.model.problem import did_you_mean, problem
 from coupler.model.section import Section
 from coupler.model.services import ArtifactOverride, Docker, LoadBalancer, Mirror, Proxy
 from coupler.model.system import System
+
+CONTROL_PLANE_TAINT = (1, 24, 0)
+"""Older releases, and what runs on them, know the control plane by the taint `node-role.kubernetes.io/master`."""
 
 
 def _format(value: object) -> int:
@@ -122,16 +125,22 @@ class Cluster(Section):
         return balancing_artifacts_of(self)
 
     @cached_property
+    def images(self) -> tuple[MirroredImage, ...]:
+        """The images of the mirror for these nodes, which containerd gets: none without Kubernetes."""
+        folder = self.mirror.folder if self.mirror and self.kubernetes.enabled else None
+        return tuple(image for image in folder.images if image.arch == self.os.arch) if folder else ()
+
+    @cached_property
     def pause_image(self) -> str:
         """The image of a pod's sandbox: the one asked for, or the mirror's, or upstream's."""
-        return self.kubernetes.pause_image or pause_among(self._mirrored, str(self.os.arch)) or PAUSE_IMAGE
+        return self.kubernetes.pause_image or pause_among(self.images, str(self.os.arch)) or PAUSE_IMAGE
 
     @cached_property
     def coredns_image(self) -> str:
         """The image of CoreDNS: the one asked for, or the mirror's, or upstream's for this Kubernetes."""
         asked = self.kubernetes.addons.coredns
         upstream = upstream_coredns(self.kubernetes.version.numbers[1], asked.version)
-        found = None if asked.version else newest_among(self._mirrored, str(self.os.arch), COREDNS)
+        found = None if asked.version else newest_among(self.images, str(self.os.arch), COREDNS)
         return asked.image or found or upstream
 
     @cached_property
@@ -139,7 +148,7 @@ class Cluster(Section):
         """Whether no node can have the image of CoreDNS: they get only what the mirror has, and it lacks this image."""
         if not (self.mirror and self.mirror.only and self.mirror.folder):
             return False
-        return not any(self.coredns_image in image.references for image in self._mirrored)
+        return not any(self.coredns_image in image.references for image in self.images)
 
     @cached_property
     def runs_coredns(self) -> bool:
@@ -147,10 +156,31 @@ class Cluster(Section):
         asked = self.kubernetes.addons.coredns.enabled
         return self.kubernetes.enabled and (not self.lacks_coredns if asked is None else asked)
 
-    @cached_property
-    def _mirrored(self) -> tuple[MirroredImage, ...]:
-        """The images in the mirror's folder."""
-        return self.mirror.folder.images if self.mirror and self.mirror.folder else ()
+    def version_of(self, program: str) -> Version:
+        """Return the version of a program of Kubernetes: its artifact's, or the one it is pinned to, or everyone's."""
+        override = self.artifacts.get(program)
+        pin = override.version if override else None
+        if not pin and program == "kubelet":
+            pin = self.kubernetes.kubelet.version
+        if not pin and program == "kube-proxy":
+            pin = self.kubernetes.proxy.version
+        return pin or self.kubernetes.version
+
+    def taints_of(self, node: Node) -> tuple[str, ...]:
+        """Return the taints with which a node joins Kubernetes: its row's or, for a node that is no worker, its role's.
+
+        The control plane's taint was called `master` until Kubernetes 1.24 (KEP 2067).
+        """
+        if node.taints is not None:
+            return node.taints
+        if Role.WORKER in node.roles or not self.kubernetes.enabled:
+            return ()
+        names = [role.value for role in node.roles]
+        if Role.CONTROL in node.roles:
+            names = ["control-plane"]
+            if self.version_of("kube-apiserver").numbers < CONTROL_PLANE_TAINT:
+                names.append("master")
+        return tuple(f"node-role.kubernetes.io/{name}:NoSchedule" for name in names)
 
     def _with(self, role: Role) -> tuple[Node, ...]:
         return tuple(node for node in self.nodes if role in node.roles)

@@ -10,12 +10,17 @@ from pydantic import BeforeValidator, Field
 
 from coupler.model.addons import Addons
 from coupler.model.fields import (
+    Duration,
+    DurationText,
     Flag,
     ImageReference,
+    JsonObject,
     LabelKey,
     LabelValue,
     Option,
+    Quantity,
     Text,
+    Threshold,
     Value,
     Version,
     VersionText,
@@ -63,6 +68,57 @@ class Component(Section):
     extra_args: Args = Field(default_factory=dict, description=_ARGS)
 
 
+class Reserved(Section):
+    """What of a node is kept from pods (Kubernetes' documentation, 'Reserve Compute Resources')."""
+
+    cpu: Quantity | None = Field(default=None, description="CPUs, such as `500m` for half of one.")
+    memory: Quantity | None = Field(default=None, description="Memory, such as `512Mi`.")
+    ephemeral_storage: Quantity | None = Field(default=None, description="Space on the file system of pods' files.")
+    pid: Quantity | None = Field(default=None, description="Numbers of processes.")
+
+
+class SystemReserved(Reserved):
+    """The same for everything that is no pod; the control plane is part of it."""
+
+    cpu: Quantity | None = Field(default="100m", description="CPUs, such as `500m` for half of one.")
+    memory: Quantity | None = Field(default="200Mi", description="Memory, such as `512Mi`.")
+
+
+class EvictionHard(Section):
+    """How little may be left before the kubelet evicts pods at once (Kubernetes' documentation, 'Node-pressure')."""
+
+    memory_available: Threshold = Field(default="100Mi", description="Memory: a quantity, or per cent of it.")
+    nodefs_available: Threshold = Field(default="10%", description="Space on the file system of /var/lib/kubelet.")
+    nodefs_inodes_free: Threshold = Field(default="5%", description="Inodes of that file system.")
+    imagefs_available: Threshold = Field(default="15%", description="Space on the file system of containerd's images.")
+
+
+class Kubelet(Component):
+    """The kubelet of every node."""
+
+    version: VersionText | None = Field(
+        default=None, description="Another version than the API server's: up to three minor versions older."
+    )
+    system_reserved: SystemReserved = Field(
+        default_factory=SystemReserved, description="What pods leave to the rest of the system."
+    )
+    kube_reserved: Reserved = Field(
+        default_factory=Reserved, description="What pods leave to the kubelet and containerd, on top."
+    )
+    eviction_hard: EvictionHard = Field(
+        default_factory=EvictionHard, description="How little may be left before pods are evicted at once."
+    )
+    shutdown_grace_period: DurationText = Field(
+        default=Duration("60s"), description="How long a shutdown waits for pods to end; `0s`: not at all."
+    )
+    shutdown_grace_period_critical_pods: DurationText = Field(
+        default=Duration("15s"), description="The last part of that time, which is for critical pods alone."
+    )
+    configuration: JsonObject = Field(
+        default_factory=dict, description="More fields of KubeletConfiguration; they win over what Coupler sets."
+    )
+
+
 class ProxyMode(StrEnum):
     """How kube-proxy steers packets for services to pods."""
 
@@ -73,6 +129,10 @@ class ProxyMode(StrEnum):
 
 class KubeProxy(Component):
     """kube-proxy makes the services' addresses work on every node."""
+
+    version: VersionText | None = Field(
+        default=None, description="Another version than the API server's: up to three minor versions older."
+    )
 
     mode: ProxyMode = Field(
         default=ProxyMode.IPTABLES, description="iptables; nftables (Kubernetes 1.31 and later); or ipvs (deprecated)."
@@ -98,6 +158,9 @@ class Kubernetes(Section):
     api_server: Component = Field(default_factory=Component, description="kube-apiserver.")
     controller_manager: Component = Field(default_factory=Component, description="kube-controller-manager.")
     scheduler: Component = Field(default_factory=Component, description="kube-scheduler.")
-    kubelet: Component = Field(default_factory=Component, description="The kubelet of every node.")
+    audit: Flag = Field(
+        default=True, description="Log who asked the API server for what, in /var/log/kubernetes/audit.log."
+    )
+    kubelet: Kubelet = Field(default_factory=Kubelet, description="The kubelet of every node.")
     proxy: KubeProxy = Field(default_factory=KubeProxy, description="kube-proxy on every node.")
     addons: Addons = Field(default_factory=Addons, description="What is applied as soon as the API answers.")

@@ -25,8 +25,13 @@ from coupler.model.source import Scalar
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
+VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){2}(-[0-9A-Za-z.]+)?", re.ASCII)
+"""A version of three numbers."""
+
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _MOST_PORT = 65535
+TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+"""What a taint does to pods that do not tolerate it (Kubernetes' documentation, 'Taints and Tolerations')."""
 _KEY_TYPES = ("ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 
 
@@ -72,7 +77,7 @@ class Duration(str):
 
 def _version(value: object) -> Version:
     text = line_of(value)
-    if not re.fullmatch(r"\d{1,6}(\.\d{1,6}){2}(-[0-9A-Za-z.]+)?", text):
+    if not VERSION.fullmatch(text):
         bare = text.removeprefix("v")
         hint = f"write `{bare}`" if bare != text else "write all three numbers: `MAJOR.MINOR.PATCH`"
         raise problem("invalid-version", f"`{text}` is not a version of three numbers", hint)
@@ -289,6 +294,31 @@ def _label_value(value: object) -> str:
     return text
 
 
+def _taint(value: object) -> str:
+    text = line_of(value)
+    rest, colon, effect = text.rpartition(":")
+    if not colon or effect not in TAINT_EFFECTS:
+        meant = next((kind for kind in TAINT_EFFECTS if kind.lower() == effect.lower()), TAINT_EFFECTS[0])
+        hint = f"write `{rest or text}:{meant}`" if not colon or meant.lower() == effect.lower() else None
+        message = f"`{text}` is not a taint: KEY=VALUE:EFFECT, with an effect of {', '.join(TAINT_EFFECTS)}"
+        raise problem("invalid-taint", message, hint)
+    key, equals, label = rest.partition("=")
+    return f"{_label_key(key)}{equals}{_label_value(label)}:{effect}"
+
+
+def _quantity(value: object) -> str:
+    text = line_of(value)
+    if not re.fullmatch(r"(0|[1-9][0-9]{0,11})(\.[0-9]{1,3})?(m|[kMGT]|[KMGT]i)?", text):
+        message = f"`{text}` is not a quantity of a resource"
+        raise problem("invalid-quantity", message, "write `250m` for a quarter of a CPU, `512Mi` for memory")
+    return text
+
+
+def _threshold(value: object) -> str:
+    text = line_of(value)
+    return text if re.fullmatch(r"(0|[1-9][0-9]?)(\.[0-9]{1,3})?%", text) else _quantity(text)
+
+
 def _no_proxy(value: object) -> str:
     text = line_of(value)
     if re.search(r"[\s,]", text):
@@ -343,6 +373,9 @@ ImageReference: TypeAlias = Annotated[str, BeforeValidator(_image)]
 Option: TypeAlias = Annotated[str, BeforeValidator(_option)]
 LabelKey: TypeAlias = Annotated[str, BeforeValidator(_label_key)]
 LabelValue: TypeAlias = Annotated[str, BeforeValidator(_label_value), WithJsonSchema(_SCALAR)]
+Quantity: TypeAlias = Annotated[str, BeforeValidator(_quantity), WithJsonSchema(_SCALAR)]
+Threshold: TypeAlias = Annotated[str, BeforeValidator(_threshold), WithJsonSchema(_SCALAR)]
+Taint: TypeAlias = Annotated[str, BeforeValidator(_taint)]
 NoProxy: TypeAlias = Annotated[str, BeforeValidator(_no_proxy)]
 JsonObject: TypeAlias = Annotated[dict[str, Any], BeforeValidator(_json_object)]
 VersionText: TypeAlias = Annotated[

@@ -104,13 +104,19 @@ def _checksums(path: Path) -> dict[str, str]:
         return {}
     checksums = {}
     for number, line in enumerate(text_of(sums, "checksums").splitlines(), 1):
-        entry = re.fullmatch(r"([0-9a-f]{64}) [ *](?:\./)?(.+)", line)
+        entry = entry_of(line)
         if line and not entry:
             message = f"{sums}, line {number}, is not `<sha256>  NAME/VERSION/ARCH/FILE`"
-            raise problem("invalid-checksums", message, f"write it anew: cd {path} && sha256sum */*/*/* > {SUMS}")
+            raise problem("invalid-checksums", message, f"write it anew: cluster mirror verify --index --mirror {path}")
         if entry:
-            checksums[entry[2]] = entry[1]
+            checksums[entry[0]] = entry[1]
     return checksums
+
+
+def entry_of(line: str) -> tuple[str, str] | None:
+    """Return what a line of a SHA256SUMS says, path and checksum, None where it is no such line (sha256sum(1))."""
+    entry = re.fullmatch(r"([0-9a-f]{64}) [ *](?:\./)?(.+)", line)
+    return (entry[2], entry[1]) if entry else None
 
 
 def _images(path: Path) -> tuple[MirroredImage, ...]:

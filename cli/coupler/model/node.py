@@ -12,7 +12,7 @@ from typing import Annotated, Self, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from coupler.model.access import Ssh, User
-from coupler.model.fields import Host, LabelKey, LabelValue, Mac, Port, address_of, line_of, name_of
+from coupler.model.fields import Host, LabelKey, LabelValue, Mac, Port, Taint, address_of, line_of, name_of
 from coupler.model.problem import problem
 from coupler.model.section import Section
 
@@ -32,13 +32,17 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Node:
-    """One machine. `ssh_…` say how it is reached; `row` is its index in the list `nodes` of cluster.yaml."""
+    """One machine. `ssh_…` say how it is reached; `row` is its index in the list `nodes` of cluster.yaml.
+
+    `taints` are those that its row asks for, None where it says nothing: see `Cluster.taints_of`.
+    """
 
     name: str
     address: IPv4Address
     mac: str | None
     roles: tuple[Role, ...]
     labels: Mapping[str, str]
+    taints: tuple[str, ...] | None
     ssh_address: str
     ssh_port: int
     ssh_user: str
@@ -98,6 +102,11 @@ class NodeRow(Section):
     labels: Mapping[LabelKey, LabelValue] = Field(
         default_factory=dict, description="Labels of the node in Kubernetes, and its metadata in fleet."
     )
+    taints: tuple[Taint, ...] | None = Field(
+        default=None,
+        description="Taints in Kubernetes, as `KEY=VALUE:EFFECT`; without the key, a node that is no worker has its "
+        "role's.",
+    )
     ssh: NodeSsh = Field(default_factory=NodeSsh, description="How this node is reached, where that differs.")
 
     @model_validator(mode="after")
@@ -127,6 +136,7 @@ class NodeRow(Section):
                 mac=self.mac,
                 roles=self.roles,
                 labels=self.labels,
+                taints=self.taints,
                 ssh_address=self.ssh.address or str(address),
                 ssh_port=self.ssh.port or ssh.port,
                 ssh_user=self.ssh.user or ssh.user,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from coupler.model import Distribution
 from coupler.model.rules.programs import FLANNEL_WITH_V3
 from coupler.render import addons, kubernetes
+from coupler.render.health import health_settings
 from coupler.render.systemd import command_words
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 PKI = "/etc/coupler/pki"
 """Where a node keeps its certificates and keys."""
 
+GATEWAY_RETRY = "1s"
+"""How soon a gateway tries again where nobody answered; its own default, a minute, is how long a boot would wait."""
 
 Derivation = Callable[[], Any]
 """A value for the templates, not computed yet."""
@@ -39,15 +42,17 @@ def derivations(cluster: Cluster) -> Derivations:
     return {
         "node_table": lambda: node_table(cluster),
         "artifact_list": lambda: artifact_list(cluster),
+        "image_list": lambda: image_list(cluster),
         # So many seconds, after a boot too, as a small git server takes to answer everybody.
         "pull_jitter": lambda: max(1, min(cluster.git.interval.seconds // 10, len(cluster.nodes) // 10)),
         "update_server": lambda: "disabled" if cluster.os.version else cluster.os.update_server,
         "locksmith": lambda: _locksmith(cluster),
-        "locksmithctl_flags": lambda: _locksmithctl_flags(cluster),
+        "locksmithctl_environment": lambda: _locksmithctl_environment(cluster),
         "etcd": {
             "scheme": lambda: _scheme(cluster),
             "initial_cluster": lambda: _initial_cluster(cluster),
             "gateway_endpoints": lambda: ",".join(f"{m.address}:2379" for m in cluster.etcd_members),
+            "gateway_retry": lambda: GATEWAY_RETRY,
             "flags": lambda: _etcd_flags(cluster),
         },
         "etcdctl_environment": lambda: _etcdctl_environment(cluster, _etcdctl_api(cluster)),
@@ -56,6 +61,7 @@ def derivations(cluster: Cluster) -> Derivations:
             "etcd_api": lambda: _flannel_api(cluster),
             "etcdctl_environment": lambda: _etcdctl_environment(cluster, _flannel_api(cluster)),
         },
+        "health_settings": lambda: health_settings(cluster, _scheme(cluster), _flannel_api(cluster)),
         "proxy_environment": lambda: _proxy_environment(cluster),
         "ca_certificates": lambda: {f"coupler-{c.path.stem}": c.pem for c in cluster.ca_certificates},
         "kubernetes": kubernetes.derivations(cluster) if cluster.kubernetes.enabled else {},
@@ -64,15 +70,25 @@ def derivations(cluster: Cluster) -> Derivations:
 
 
 def node_table(cluster: Cluster) -> str:
-    """Return the table of nodes: a line for each, columns name, address, MAC, roles, labels, fleet's metadata."""
+    """Return the table of nodes: a line for each, columns name, address, MAC, roles, labels, fleet's metadata,
+    taints."""
     rows = [_row(cluster, node) for node in cluster.nodes]
-    return "\n".join(["# name address mac roles labels metadata", *(" ".join(row) for row in rows)]) + "\n"
+    return "\n".join(["# name address mac roles labels metadata taints", *(" ".join(row) for row in rows)]) + "\n"
 
 
 def artifact_list(cluster: Cluster) -> str:
     """Return the list of programs to fetch: name, version, SHA-256, member of the archive, target, URLs."""
-    rows = [(a.name, a.version, a.sha256 or "-", a.member or "-", a.target, *a.urls) for a in cluster.artifacts_needed]
+    rows = [
+        (a.name, a.version or "-", a.sha256 or "-", a.member or "-", a.target, *a.urls)
+        for a in cluster.artifacts_needed
+    ]
     return "\n".join(["# name version sha256 member target urls", *(" ".join(row) for row in rows)]) + "\n"
+
+
+def image_list(cluster: Cluster) -> str:
+    """Return the list of images for containerd: SHA-256 of the archive, its URL, the references that it brings."""
+    rows = [(i.sha256, f"{cluster.mirror.url}/{i.place}", *i.references) for i in cluster.images if cluster.mirror]
+    return "\n".join(["# sha256 url references", *(" ".join(row) for row in rows)]) + "\n"
 
 
 def _row(cluster: Cluster, node: Node) -> tuple[str, ...]:
@@ -87,6 +103,7 @@ def _row(cluster: Cluster, node: Node) -> tuple[str, ...]:
         ",".join(roles),
         _pairs(node.labels) or "-",
         _pairs(metadata) or "-",
+        ",".join(cluster.taints_of(node)) or "-",
     )
 
 
@@ -149,17 +166,18 @@ def _locksmith(cluster: Cluster) -> dict[str, str]:
     return keys
 
 
-def _locksmithctl_flags(cluster: Cluster) -> str:
-    flags = {"endpoint": f"{_scheme(cluster)}://127.0.0.1:2379"}
+def _locksmithctl_environment(cluster: Cluster) -> dict[str, str]:
+    """Return locksmithctl's variables: any flag of it, in capitals (`flagsFromEnv` of its source)."""
+    environment = {"LOCKSMITHCTL_ENDPOINT": f"{_scheme(cluster)}://127.0.0.1:2379"}
     if cluster.etcd.tls:
-        flags |= {
-            "etcd-cafile": f"{PKI}/etcd/ca.crt",
-            "etcd-certfile": f"{PKI}/etcd/client.crt",
-            "etcd-keyfile": f"{PKI}/etcd/client.key",
+        environment |= {
+            "LOCKSMITHCTL_ETCD_CAFILE": f"{PKI}/etcd/ca.crt",
+            "LOCKSMITHCTL_ETCD_CERTFILE": f"{PKI}/etcd/client.crt",
+            "LOCKSMITHCTL_ETCD_KEYFILE": f"{PKI}/etcd/client.key",
         }
     if cluster.os.reboot.group:
-        flags["group"] = cluster.os.reboot.group
-    return " ".join(command_words(flags))
+        environment["LOCKSMITHCTL_GROUP"] = cluster.os.reboot.group
+    return environment
 
 
 def _flannel_network(cluster: Cluster) -> str:

@@ -69,9 +69,10 @@ def _assemble(cluster: Cluster, header: str, names: tuple[str, ...], *, with_ext
 def fragment_names(cluster: Cluster) -> Iterator[str]:
     """Yield the fragments in the order of the document, which is the order in which their units are started."""
     yield from ("common/access", "common/identity", "common/pull", "common/host", "common/artifacts", "common/update")
+    yield "common/health"
     for name in ("etcd", "flannel", "fleet"):
         yield f"{cluster.os.distribution.value}/{name}"
-    if cluster.kubernetes.enabled:
-        yield "flatcar/kubernetes"
-        yield "flatcar/addons"
+    for name in ("common/runtime", "common/images", "flatcar/kubernetes", "flatcar/addons"):
+        if cluster.kubernetes.enabled:  # asked for each: `provenance` notes what chose a fragment
+            yield name
     yield "common/target"

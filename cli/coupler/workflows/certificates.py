@@ -7,6 +7,9 @@ machine; a node gets the keys that it needs and no other's.
 
 from __future__ import annotations
 
+import base64
+import json
+import secrets
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
@@ -16,13 +19,21 @@ from coupler.model import Cluster, Node, Role
 from coupler.workflows.workspace import read, write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
     from pathlib import Path
 
 LOCALHOST = IPv4Address("127.0.0.1")
 NODE_FOLDER = "etc/coupler/pki"
 """Where a node keeps its part, from its root."""
+
+SIGNING_KEY = "kubernetes/service-account.key"
+"""What service accounts' tokens are signed with; the public half lies beside it."""
+
+ENCRYPTION = "kubernetes/encryption.yaml"
+"""How the API server encrypts what it stores: with the key in it."""
+
+_ENCRYPTION_KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,7 @@ def _kubernetes(cluster: Cluster, node: Node) -> Iterator[Certificate]:
         yield certificate("front-proxy-client", pki.Profile("front-proxy-client", client=True), "front-proxy-ca")
         yield certificate("controller-manager", pki.Profile("system:kube-controller-manager", client=True))
         yield certificate("scheduler", pki.Profile("system:kube-scheduler", client=True))
+        yield certificate("addons", pki.Profile("coupler-addons", ("system:masters",), client=True))
     kubelet = pki.Profile(
         f"system:node:{node.name}",
         ("system:nodes",),
@@ -100,6 +112,24 @@ def _kubernetes(cluster: Cluster, node: Node) -> Iterator[Certificate]:
     )
     yield certificate("kubelet", kubelet)
     yield certificate("proxy", pki.Profile("system:kube-proxy", client=True))
+
+
+def encryption_at_rest(key: bytes) -> bytes:
+    """Return an EncryptionConfiguration by which Secrets are stored encrypted with `key`, of 32 bytes.
+
+    secretbox is in every version since 1.21, and strong by Kubernetes' documentation; `identity` comes last, so
+    that what was stored before is still read
+    (https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/).
+    """
+    named = {"name": "key-1", "secret": base64.b64encode(key).decode("ascii")}
+    configuration = {
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "EncryptionConfiguration",
+        "resources": [
+            {"resources": ["secrets"], "providers": [{"secretbox": {"keys": [named]}}, {"identity": {}}]},
+        ],
+    }
+    return json.dumps(configuration, indent=2).encode("ascii") + b"\n"
 
 
 @dataclass(frozen=True)
@@ -122,8 +152,9 @@ class Store:
         for authority in authorities(self._cluster):
             if not self._pair(authority):
                 yield Missing(authority, "there is none")
-        if self._cluster.kubernetes.enabled and not self._read("kubernetes/service-account", "key"):
-            yield Missing("kubernetes/service-account", "there is none")
+        for name in self._secrets():
+            if not read(self._folder / name):
+                yield Missing(name, "there is none")
         for certificate in certificates_of(self._cluster):
             reason = self._reason(certificate, now)
             if reason:
@@ -136,11 +167,10 @@ class Store:
             if not self._pair(authority):
                 self._write(authority, pki.new_authority(f"{self._cluster.name} {authority}", now))
                 made.append(authority)
-        if self._cluster.kubernetes.enabled and not self._read("kubernetes/service-account", "key"):
-            private, public = pki.new_signing_key()
-            write(self._folder / "kubernetes/service-account.pub", public, 0o644)
-            write(self._folder / "kubernetes/service-account.key", private, 0o600)
-            made.append("kubernetes/service-account")
+        for name, make in self._secrets().items():
+            if not read(self._folder / name):
+                make()
+                made.append(name)
         for certificate in certificates_of(self._cluster):
             if self._reason(certificate, now):
                 authority_pair = self._pair(certificate.authority)
@@ -154,13 +184,28 @@ class Store:
         files: dict[str, tuple[bytes, int]] = {}
         shared = [f"{authority}.crt" for authority in authorities(self._cluster)]
         if self._cluster.kubernetes.enabled and Role.CONTROL in node.roles:
-            shared += ["kubernetes/service-account.key", "kubernetes/service-account.pub"]
+            shared += [SIGNING_KEY, f"{SIGNING_KEY.removesuffix('.key')}.pub", ENCRYPTION]
         own = self._folder / "nodes" / node.name
         names = [(self._folder / name, name) for name in shared]
         names += [(path, str(path.relative_to(own))) for path in sorted(own.glob("*/*.*"))]
         for path, name in names:
-            files[f"{NODE_FOLDER}/{name}"] = (path.read_bytes(), 0o600 if name.endswith(".key") else 0o644)
+            secret = name.endswith(".key") or name == ENCRYPTION
+            files[f"{NODE_FOLDER}/{name}"] = (path.read_bytes(), 0o600 if secret else 0o644)
         return files
+
+    def _secrets(self) -> dict[str, Callable[[], None]]:
+        """Return how the secrets that are no certificates are made, by their files. Each is made once, and stays."""
+        if not self._cluster.kubernetes.enabled:
+            return {}
+        return {SIGNING_KEY: self._make_signing_key, ENCRYPTION: self._make_encryption}
+
+    def _make_signing_key(self) -> None:
+        private, public = pki.new_signing_key()
+        write(self._folder / f"{SIGNING_KEY.removesuffix('.key')}.pub", public, 0o644)
+        write(self._folder / SIGNING_KEY, private, 0o600)
+
+    def _make_encryption(self) -> None:
+        write(self._folder / ENCRYPTION, encryption_at_rest(secrets.token_bytes(_ENCRYPTION_KEY_BYTES)), 0o600)
 
     def _reason(self, certificate: Certificate, now: datetime) -> str | None:
         authority = self._pair(certificate.authority)

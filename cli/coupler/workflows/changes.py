@@ -7,6 +7,7 @@ the table of nodes.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 NODE_TABLE = "/etc/coupler/nodes"
 """The table of nodes, a file of the document; its rows are entries of their own."""
+ARTIFACTS = "/etc/coupler/artifacts"
+"""The list of programs, a file of the document; a row begins with name and version."""
 
 Kind = Literal["added", "changed", "removed"]
 What = Literal["file", "unit", "drop-in", "node", "setting"]
@@ -84,6 +87,24 @@ def changes(old: str | None, new: str) -> tuple[Change, ...]:
     ]
     gone = [Change("removed", *key, before[key].roles) for key in before if key not in after]
     return (*differ, *gone)
+
+
+def leap(old: str | None, new: str) -> tuple[str, str] | None:
+    """Return the API server's versions in two documents where the new one skips a minor version, or else None.
+
+    Its data would be read by a version that may no longer know what an older one wrote
+    (https://kubernetes.io/releases/version-skew-policy/: it goes up by one minor version at a time).
+    """
+    before, after = _api_server(old or ""), _api_server(new)
+    was, will_be = (re.match(r"1\.(\d+)\.", version) for version in (before, after))
+    skips = was and will_be and int(will_be[1]) - int(was[1]) > 1
+    return (before, after) if skips else None
+
+
+def _api_server(document: str) -> str:
+    listed = entries(document).get(("file", ARTIFACTS))
+    rows = [line.split() for line in listed.content.splitlines()] if listed else []
+    return next((row[1] for row in rows if row[0] == "kube-apiserver"), "")
 
 
 def summary(changes: Iterable[Change]) -> str:

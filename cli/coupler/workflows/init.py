@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from coupler.adapters.ssh import Connections
 from coupler.result import HostOutcome, Json, Progress, State, StepOutcome, count
+from coupler.workflows.health import remarks
 from coupler.workflows.report import waiting
 from coupler.workflows.run import Run, Step, access, execute, exit_code, limited
 from coupler.workflows.steps.balance import Balance, balancing
@@ -54,6 +55,7 @@ class InitResult:
             "steps": [step.data() for step in self.steps],
             "failed": [host.data() for host in self.lost],
             "waiting": [group.data() for group in waiting(self.reports)],
+            "remarks": remarks(self.reports),
         }
 
     @property
@@ -67,6 +69,7 @@ class InitResult:
         """Return the summary for a person."""
         lines = [self._headline()]
         lines += [f"  {line}" for group in waiting(self.reports) for line in group.lines()]
+        lines += [f"  {line}" for line in remarks(self.reports)]
         for host in self.lost:
             lines.append(f"  {host.state}: {host.host}: {host.text}")
             if host.next_step:
@@ -84,7 +87,7 @@ class InitResult:
         verdict = (
             "unchanged" if not self.changed and not self.lost else f"{done} of {count(self.nodes, 'node')} healthy"
         )
-        members = [report for report in self.reports if report.etcd and report.etcd.healthy]
+        members = [report for report in self.reports if report.serves_etcd]
         etcd = f", etcd has {count(len(members), 'healthy member')}" if members else ""
         return (
             f"cluster {self.cluster}: {verdict} at commit {self.commit[:12]}{etcd}"

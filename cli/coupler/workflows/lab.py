@@ -102,6 +102,6 @@ def _new_lab(path: Path, nodes: int, mirror: Path | None, tell: Callable[[str], 
     lab.claim(path.parent)
     machines = lab.plan(nodes)
     booted = lab.up(machines, tell)
-    path.write_text(lab_cluster_yaml(lab.name, machines, lab, lab.image(tell)), encoding="utf-8")
+    path.write_text(lab_cluster_yaml(lab.name, machines, lab), encoding="utf-8")
     tell(f"wrote {path.name}")
     return LabUp(path, lab, machines, booted)

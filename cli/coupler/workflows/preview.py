@@ -196,7 +196,7 @@ def _shown(
 
 def _variables(document: str, node: str) -> dict[str, str | None]:
     """Return what the script coupler-identity will find in the table of nodes."""
-    name, address, _, roles, labels, metadata = entries(document)["node", node].content.split()
+    name, address, _, roles, labels, metadata, taints = entries(document)["node", node].content.split()
     return {
         "COUPLER_NODE": name,
         "COUPLER_ADDRESS": address,
@@ -204,6 +204,7 @@ def _variables(document: str, node: str) -> dict[str, str | None]:
         "COUPLER_ROLES": roles,
         "COUPLER_LABELS": labels.removeprefix("-"),
         "COUPLER_METADATA": metadata.removeprefix("-"),
+        "COUPLER_TAINTS": taints.removeprefix("-"),
     }
 
 
@@ -219,6 +220,8 @@ class _Facts:
         own = {certificate.name for certificate in certificates_of(cluster) if certificate.node == node.name}
         self._secrets = {f"/{NODE_FOLDER}/{name}.{kind}" for name in own for kind in ("crt", "key")}
         self._secrets |= {f"/{NODE_FOLDER}/{name}.crt" for name in authorities(cluster)}
+        if node in cluster.control_nodes:
+            self._secrets.add(f"/{NODE_FOLDER}/kubernetes/encryption.yaml")
 
     def verdict(self, unit: Unit) -> Verdict:
         """Return whether a unit runs, with the programs that it waits for by name."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coupler.adapters.git import Repository
-from coupler.workflows.changes import Change, changes, summary
+from coupler.workflows.changes import Change, changes, leap, summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,8 @@ class Proposal:
 
     `why` is its subject, empty where there is nothing to publish; `changes` is what it means for nodes. `replaces` are
     commits that nodes may be at and that `parent` does not follow: nodes take the new commit only because its signed
-    message names them. `canary` is the commit that a few nodes try at the moment.
+    message names them. `canary` is the commit that a few nodes try at the moment. `caution` is what the operator should
+    know before it is committed.
     """
 
     parent: str | None
@@ -42,6 +43,7 @@ class Proposal:
     changes: tuple[Change, ...] = ()
     replaces: tuple[str, ...] = ()
     canary: str | None = None
+    caution: str = ""
 
     def message(self, cluster: str) -> str:
         """Return the commit's message: a subject, a line for each change with the roles that it concerns, trailers."""
@@ -99,7 +101,12 @@ def propose(repository: Repository, cluster: Cluster, files: Mapping[str, str], 
         commit for commit in nodes_may_be_at if commit and parent and not repository.follows(parent, commit)
     )
     old = repository.content(parent, DOCUMENT) if parent else None
-    differences = changes(old.decode(errors="replace") if old is not None else None, files[DOCUMENT])
+    before = old.decode(errors="replace") if old is not None else None
+    differences = changes(before, files[DOCUMENT])
+    versions = leap(before, files[DOCUMENT])
+    caution = ""
+    if versions:
+        caution = f"Kubernetes goes from {versions[0]} to {versions[1]}: take one minor version at a time"
     signers = cluster.git.allowed_signers
     if not parent:
         why = why or "first document"
@@ -111,4 +118,4 @@ def propose(repository: Repository, cluster: Cluster, files: Mapping[str, str], 
         why = f"stay with what {parent[:12]} holds"
     else:
         why = ""
-    return Proposal(parent, differing, why, differences, replaces, canary)
+    return Proposal(parent, differing, why, differences, replaces, canary, caution)

@@ -1,16 +1,17 @@
-"""What a node reports of itself, asked over SSH: the commit it is at, its units, programs, certificates, and etcd."""
+"""What a node reports of itself, asked over SSH: the commit it is at, its health, units, programs and certificates."""
 
 from __future__ import annotations
 
 import base64
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from coupler.adapters import pki
 from coupler.adapters.etcd import MemberStatus, member_status
 from coupler.result import json_object
 from coupler.workflows.clock import skew_of
+from coupler.workflows.health import Probe, State, read_probes
 from coupler.workflows.run import checked, target
 from coupler.workflows.script import Answer, script
 
@@ -61,7 +62,8 @@ class Unit:
 class Report:
     """What one node says of itself. `pulled` is /run/coupler/status.json (see the script coupler-pull).
 
-    `skew`: seconds that its clock is ahead of ours.
+    `health` is what its components' probes say: nothing where the node has no coupler-health yet. `skew`: seconds that
+    its clock is ahead of ours.
     """
 
     node: str
@@ -72,11 +74,19 @@ class Report:
     certificates: Mapping[str, datetime]
     etcd: MemberStatus | None
     skew: float = 0.0
+    health: Mapping[str, Probe] = field(default_factory=dict)
 
     @property
     def applied(self) -> str:
         """The commit that is applied, empty before the first one."""
         return str(self.pulled.get("applied") or "")
+
+    @property
+    def serves_etcd(self) -> bool:
+        """Whether it has a member of etcd that is healthy."""
+        if "etcd" in self.health:
+            return self.health["etcd"].state is State.OK
+        return self.etcd is not None and self.etcd.healthy
 
     @property
     def first_expiry(self) -> datetime | None:
@@ -114,6 +124,7 @@ def read_report(node: str, answer: Answer, skew: float = 0.0) -> Report:
         {name: expiry for line in answer.all("certificate") for name, expiry in _certificate(line)},
         etcd,
         skew,
+        read_probes(answer.all("health")),
     )
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from coupler.errors import CouplerError, Severity
+from coupler.files import write_whole
 from coupler.lab import building, image, kernel
 from coupler.lab.clusterfile import lab_cluster_yaml
-from coupler.lab.files import write_whole
 from coupler.lab.keys import ensure_key_pair
 from coupler.lab.lab import Lab
 from coupler.lab.machine import Machine
@@ -20,6 +20,9 @@ from coupler.lab.network import Network, stable_mac
 from coupler.lab.requirements import demand, requirements
 from coupler.lab.state import LabState
 from coupler.model import Role, load_cluster
+from coupler.model.catalogue import programs_of
+
+PLUGINS = "cni-plugins-linux-amd64-v1.1.1.tgz"
 
 
 def test_missing_programs_are_named_with_the_command_that_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +158,8 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Lab:
     LabState(Network(9)).save(lab.folder / "lab.json")
     lab.known_hosts.write_text("")
     lab.mirror_folder.mkdir(parents=True)
-    (lab.mirror_folder / "SHA256SUMS").write_text("")
+    places = ("etcd/3.4.23/amd64/etcd", "etcdctl/3.4.23/amd64/etcdctl", f"cni-plugins/1.1.1/amd64/{PLUGINS}")
+    (lab.mirror_folder / "SHA256SUMS").write_text("".join(f"{'a' * 64}  {place}\n" for place in places))
     return lab
 
 
@@ -163,10 +167,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Lab:
 def test_the_cluster_yaml_of_a_lab_is_valid(lab: Lab, tmp_path: Path, count: int) -> None:
     machines = lab.plan(count)
     path = tmp_path / "cluster.yaml"
-    for program in ("etcd/3.4.23", "cni-plugins/1.1.1"):
-        (tmp_path / "programs" / program).mkdir(parents=True)
-    built = image.Image(tmp_path / "root.squashfs", tmp_path / "applier", tmp_path / "programs")
-    path.write_text(lab_cluster_yaml("demo", machines, lab, built))
+    path.write_text(lab_cluster_yaml("demo", machines, lab))
     loaded = load_cluster(path)
     assert {finding.severity for finding in loaded.warnings} <= {Severity.WARNING}
     cluster = loaded.cluster
@@ -178,6 +179,37 @@ def test_the_cluster_yaml_of_a_lab_is_valid(lab: Lab, tmp_path: Path, count: int
     assert cluster.git.repository == "git://10.213.9.1/demo.git"
     assert cluster.git.push == str(lab.repository_path)
     assert cluster.etcd.version == "3.4.23"
+
+
+def test_the_cluster_yaml_of_a_lab_asks_for_what_its_mirror_has(lab: Lab, tmp_path: Path) -> None:
+    programs = {
+        "etcd": "3.5.16",
+        "etcdctl": "3.5.16",
+        "flanneld": "0.5.5",
+        "locksmithctl": "0.6.2",
+        "kubectl": "1.35.1",
+    }
+    programs |= dict.fromkeys(("fleetd", "fleetctl"), "1.0.0")
+    programs |= {name: "1.36.4" for name in programs_of("kubernetes") if name != "kubectl"}
+    places = [f"{name}/{version}/amd64/{name}" for name, version in programs.items()]
+    sums = lab.mirror_folder / "SHA256SUMS"
+    sums.write_text("".join(f"{'a' * 64}  {place}\n" for place in [*places, f"cni-plugins/1.1.1/amd64/{PLUGINS}"]))
+    path = tmp_path / "cluster.yaml"
+    path.write_text(lab_cluster_yaml("demo", lab.plan(3), lab))
+    loaded = load_cluster(path)
+    assert [warning.code for warning in loaded.warnings] == ["no-balancing-program"]  # built by `up`
+    assert {a.name: a.version for a in loaded.cluster.artifacts_needed} == {**programs, "cni-plugins": "1.1.1"}
+    assert all(artifact.urls for artifact in loaded.cluster.artifacts_needed)
+    assert "# The newest in the mirror; before 0.18 flannel speaks etcd's v2 API." in path.read_text()
+
+
+def test_without_kubernetes_the_cluster_yaml_says_how_to_add_it(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(lab_cluster_yaml("demo", lab.plan(1), lab))
+    assert "cluster mirror add kubelet FILE --version 1.35.1" in path.read_text()
+    kubernetes = load_cluster(path).cluster.kubernetes
+    assert "version" not in kubernetes.model_fields_set
+    assert kubernetes.enabled
 
 
 def test_planned_machines_have_names_addresses_and_macs(lab: Lab) -> None:

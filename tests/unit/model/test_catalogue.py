@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from coupler import __version__
-from coupler.model import Artifact, load_cluster
+from coupler.model import Artifact, catalogue, load_cluster
+from coupler.model.catalogue import PROGRAMS, component_of, programs_of, source_of
 
 CLUSTERS = Path(__file__).parents[2] / "fixtures" / "cluster"
 CONTROL_PLANE = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"]
@@ -57,8 +58,61 @@ def test_programs_of_one_archive_share_it() -> None:
     assert found["kubelet"].member is None
 
 
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+def test_kubernetes_is_known_whole_from_1_24_to_the_newest(arch: str) -> None:
+    for minor in range(24, 37):
+        known = [source_of(name, f"1.{minor}.0", arch) for name in programs_of("kubernetes")]
+        assert [source.name for source in known if not source.sha256] == []
+    for name in programs_of("kubernetes"):
+        known_before = source_of(name, "1.21.0", arch).sha256
+        assert bool(known_before) == (name in {"kubelet", "kubectl"})  # no record has the others
+
+
+def test_no_file_is_recorded_twice_and_every_sum_belongs_to_a_program() -> None:
+    lines = (Path(catalogue.__file__).with_name("checksums.txt")).read_text().splitlines()
+    entries = [line for line in lines if not line.startswith("#")]
+    places = [line[66:] for line in entries]
+    assert len(places) == len(set(places))
+    assert all(re.fullmatch(r"[0-9a-f]{64}  [a-z0-9-]+/\d+\.\d+\.\d+/(amd64|arm64)", line) for line in entries)
+    assert {place.split("/")[0] for place in places} <= {*PROGRAMS, *(component_of(name) for name in PROGRAMS)}
+
+
+@pytest.mark.parametrize(
+    ("version", "file", "member"),
+    [
+        ("0.5.5", "v0.5.5/flannel-0.5.5-linux-amd64.tar.gz", "flannel-0.5.5/flanneld"),
+        ("0.6.0", "v0.6.0/flanneld-amd64", None),
+        ("0.14.0", "v0.14.0/flanneld-amd64", None),
+        ("0.27.4", "v0.27.4/flanneld-amd64", None),
+    ],
+)
+def test_flannel_was_an_archive_at_first(tmp_path: Path, version: str, file: str, member: str | None) -> None:
+    flanneld = artifacts(tmp_path, f"network: {{flannel: {{version: {version}}}}}")["flanneld"]
+    assert flanneld.urls == (f"https://github.com/flannel-io/flannel/releases/download/{file}",)
+    assert (flanneld.member, flanneld.target) == (member, "/opt/bin/flanneld")
+
+
+def test_what_the_system_may_lack_is_fetched_only_where_it_is_named(tmp_path: Path) -> None:
+    optional = {"containerd", "containerd-shim-runc-v2", "ctr", "runc", "crictl", "locksmithctl"}
+    assert not optional & set(artifacts(tmp_path, ""))
+    found = artifacts(tmp_path, "artifacts: {containerd: {version: 1.6.20}, runc: {}, crictl: {}}")
+    assert optional & set(found) == optional - {"locksmithctl"}
+    assert {found[name].version for name in ("containerd", "containerd-shim-runc-v2", "ctr")} == {"1.6.20"}
+    assert len({(found[name].urls, found[name].sha256) for name in ("containerd", "ctr")}) == 1
+    assert (found["ctr"].member, found["ctr"].target) == ("bin/ctr", "/opt/bin/ctr")
+    assert all(found[name].sha256 for name in optional - {"locksmithctl"})
+
+
+def test_of_a_program_that_upstream_does_not_build_the_mirrors_newest_is_taken(tmp_path: Path) -> None:
+    nowhere = artifacts(tmp_path, "artifacts: {locksmithctl: {}}")["locksmithctl"]
+    assert (nowhere.version, nowhere.urls) == ("", ())
+    mirror(tmp_path, *(f"{'4' * 64}  locksmithctl/{version}/amd64/locksmithctl" for version in ("0.6.2", "0.10.0")))
+    found = artifacts(tmp_path, "artifacts: {locksmithctl: {}}\nmirror: {url: 'http://m', folder: mirror}")
+    assert found["locksmithctl"].urls == ("http://m/locksmithctl/0.10.0/amd64/locksmithctl",)
+
+
 def test_a_version_that_is_not_in_the_catalogue_has_no_checksum(tmp_path: Path) -> None:
-    assert artifacts(tmp_path, "etcd: {version: 3.4.23}")["etcd"].sha256 is None
+    assert artifacts(tmp_path, "etcd: {version: 3.5.999}")["etcd"].sha256 is None
 
 
 def test_an_override_is_taken_as_it_stands(tmp_path: Path) -> None:

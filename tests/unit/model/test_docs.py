@@ -1,4 +1,4 @@
-"""docs/cluster-yaml.md and load-balancer.md: examples load, and tables list every key with the model's default."""
+"""docs/cluster-yaml.md and others: examples load, and tables list every key with the model's default."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 DOCS = (Path(__file__).parents[3] / "docs" / "cluster-yaml.md").read_text()
-BALANCER = (Path(__file__).parents[3] / "docs" / "load-balancer.md").read_text()
-EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", DOCS + BALANCER, re.MULTILINE | re.DOTALL)
+MORE = [(Path(__file__).parents[3] / "docs" / name).read_text() for name in ("load-balancer.md", "kubernetes.md")]
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", "".join([DOCS, *MORE]), re.MULTILINE | re.DOTALL)
 ROWS = dict(re.findall(r"^\| `([^`]+)` \| ([^|]*?) \|", DOCS, re.MULTILINE))
 REQUIRED = {
     "version": "version: 1",

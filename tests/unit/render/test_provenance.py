@@ -75,9 +75,36 @@ EDITS = {
     "kubernetes.api_server.extra_args.anonymous-auth": "true",
     "kubernetes.controller_manager.extra_args.node-monitor-grace-period": "40s",
     "kubernetes.scheduler.extra_args.v": "3",
+    "kubernetes.audit": "false",
+    "kubernetes.kubelet.version": "1.35.1",
+    "kubernetes.kubelet.system_reserved.cpu": "201m",
+    "kubernetes.kubelet.system_reserved.memory": "3Gi",
+    "kubernetes.kubelet.system_reserved.ephemeral_storage": "3Gi",
+    "kubernetes.kubelet.system_reserved.pid": "1001",
+    "kubernetes.kubelet.kube_reserved.cpu": "151m",
+    "kubernetes.kubelet.kube_reserved.memory": "257Mi",
+    "kubernetes.kubelet.kube_reserved.ephemeral_storage": "3Gi",
+    "kubernetes.kubelet.kube_reserved.pid": "501",
+    "kubernetes.kubelet.eviction_hard.memory_available": "5%",
+    "kubernetes.kubelet.eviction_hard.nodefs_available": "4Gi",
+    "kubernetes.kubelet.eviction_hard.nodefs_inodes_free": "7%",
+    "kubernetes.kubelet.eviction_hard.imagefs_available": "13%",
+    "kubernetes.kubelet.shutdown_grace_period": "3m",
+    "kubernetes.kubelet.shutdown_grace_period_critical_pods": "31s",
+    "kubernetes.kubelet.configuration.serializeImagePulls": "true",
     "kubernetes.kubelet.extra_args.max-pods": "201",
+    "kubernetes.proxy.version": "1.35.1",
     "kubernetes.proxy.mode": "iptables",
     "kubernetes.proxy.extra_args.conntrack-max-per-core": "1",
+    "kubernetes.addons.coredns.enabled": "false",
+    "kubernetes.addons.coredns.version": "1.11.3",
+    "kubernetes.addons.coredns.image": "registry.example.org/coredns:1.13.1",
+    "kubernetes.addons.coredns.replicas": "4",
+    "kubernetes.addons.coredns.upstreams[0]": "10.0.0.54",
+    "kubernetes.addons.manifests.web": "../files/web-other.yaml",
+    "kubernetes.addons.manifests.motd.apiVersion": "v2",
+    "kubernetes.addons.manifests.motd.kind": "Service",
+    "kubernetes.addons.manifests.motd.metadata.name": "news",
     "docker.options.log-driver": "journald",
     "docker.options.log-opts.max-size": "51m",
     "docker.options.log-opts.max-file": '"4"',
@@ -109,11 +136,17 @@ EDITS = {
     "nodes[1].mac": '"52:54:00:12:34:57"',
     "nodes[1].roles[0]": "control",
     "nodes[1].roles[1]": "etcd",
+    "nodes[1].taints[0]": '"example.org/edge=:NoSchedule"',
+    "nodes[1].taints[1]": '"dedicated:NoExecute"',
 }
 """For every key of every-option.yaml whose value is in the document, another value."""
 
 PIN = '  version: "4081.3.10"\n'
+GATE = {"GracefulNodeShutdown: false": "GracefulNodeShutdown: true"}
 FIRST = {
+    "kubernetes.addons.coredns.version": {"      image: registry.example.org/coredns:1.12.1\n": ""},
+    "kubernetes.kubelet.shutdown_grace_period": GATE,
+    "kubernetes.kubelet.shutdown_grace_period_critical_pods": GATE,
     "os.channel": {PIN: ""},
     "os.update_server": {PIN: ""},
     "os.reboot.max_nodes": {"node-[1-3]": "node-[1-5]", "-10.0.0.13": "-10.0.0.15"},
@@ -293,7 +326,7 @@ def test_many_keys_below_one_are_shown_as_that_one(folder):
     rows = "".join(f"  - {{name: n{number}, address: 10.0.1.{number}}}\n" for number in range(1, 9))
     loaded = load(folder, EVERY_OPTION + rows)
     found = Origins(loaded).of([("write_files", "/etc/coupler/nodes")])
-    assert [key.name for key in found.shown] == ["fleet.metadata", "nodes"]
+    assert [key.name for key in found.shown] == ["fleet.metadata", "kubernetes.enabled", "kubernetes.version", "nodes"]
     assert len(found.keys) > 20
 
 

@@ -54,11 +54,11 @@ def test_first_line_is_exactly_the_header(cluster_of):
 
 def test_node_table_has_a_row_for_each_node_with_derived_etcd_role(cluster_of):
     assert file(render_document(cluster_of(THREE)), "/etc/coupler/nodes").splitlines() == [
-        "# name address mac roles labels metadata",
-        "node-1 10.0.0.11 52:54:00:aa:bb:01 control,worker,etcd - -",
-        "node-2 10.0.0.12 - control,worker,etcd rack=a,tier=front rack=a,tier=front",
-        "node-3 10.0.0.13 - control,worker,etcd - -",
-        "node-4 10.0.0.14 - worker,lb - -",
+        "# name address mac roles labels metadata taints",
+        "node-1 10.0.0.11 52:54:00:aa:bb:01 control,worker,etcd - - -",
+        "node-2 10.0.0.12 - control,worker,etcd rack=a,tier=front rack=a,tier=front -",
+        "node-3 10.0.0.13 - control,worker,etcd - - -",
+        "node-4 10.0.0.14 - worker,lb - - -",
     ]
 
 
@@ -66,7 +66,7 @@ def test_another_node_changes_one_row_and_no_unit_of_a_member(cluster_of):
     before = render_document(cluster_of(THREE)).splitlines()
     grown = THREE + "  - {name: node-5, address: 10.0.0.15, roles: [worker]}\n"
     after = render_document(cluster_of(grown)).splitlines()
-    assert [line for line in after if line not in before] == ["      node-5 10.0.0.15 - worker - -"]
+    assert [line for line in after if line not in before] == ["      node-5 10.0.0.15 - worker - - -"]
     assert [line for line in before if line not in after] == []
 
 

@@ -1,5 +1,7 @@
 """The folder of certificates: who gets what, and that nothing is half-written."""
 
+import base64
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -50,7 +52,7 @@ def test_worker_gets_no_key_of_the_control_plane(store, cluster):
 def test_keys_are_private_and_certificates_are_not(store, cluster, tmp_path):
     store.make(NOW)
     modes = {name.rpartition(".")[2]: mode for name, (_, mode) in store.files_for(cluster.nodes[0]).items()}
-    assert modes == {"key": 0o600, "crt": 0o644, "pub": 0o644}
+    assert modes == {"key": 0o600, "crt": 0o644, "pub": 0o644, "yaml": 0o600}
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "pki").rglob("*.key"))
 
 
@@ -86,3 +88,17 @@ def test_only_a_balancing_node_gets_the_registrators_key(tmp_path):
     store.make(NOW)
     having = [node.name for node in cluster.nodes if "etcd/registrator.key" in str(list(store.files_for(node)))]
     assert having == ["node-2"]
+
+
+def test_secrets_are_encrypted_at_rest_by_a_key_that_stays(store, cluster):
+    control, worker = cluster.nodes
+    path = "etc/coupler/pki/kubernetes/encryption.yaml"
+    store.make(NOW)
+    text, mode = store.files_for(control)[path]
+    assert mode == 0o600
+    first, last = json.loads(text)["resources"][0]["providers"]
+    assert len(base64.b64decode(first["secretbox"]["keys"][0]["secret"])) == 32
+    assert last == {"identity": {}}
+    assert path not in store.files_for(worker)
+    store.make(NOW + timedelta(days=300))
+    assert store.files_for(control)[path] == (text, mode)

@@ -6,7 +6,7 @@ import pytest
 
 from coupler.model import load_cluster
 from coupler.render import render_document
-from coupler.workflows.changes import Change, changes, entries, summary
+from coupler.workflows.changes import Change, changes, entries, leap, summary
 from coupler.workflows.conditions import Condition, conditions_of, roles_of
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "cluster" / "valid"
@@ -176,3 +176,22 @@ def test_conditions_are_read_with_what_their_marks_say():
         "ConditionPathExists=|!/a",
         "ConditionFirstBoot=yes",
     ]
+
+
+@pytest.mark.parametrize(
+    ("was", "will_be", "leaps"),
+    [
+        *(("1.30.2", "1.32.0", True), ("1.21.14", "1.36.4", True), ("1.30.2", "1.31.0", False)),
+        *(("1.30.2", "1.30.9", False), ("1.32.0", "1.30.2", False), ("", "1.32.0", False), ("1.30.2", "", False)),
+    ],
+)
+def test_a_leap_over_a_minor_version_of_the_api_server_is_seen(was, will_be, leaps):
+    def document(version):
+        rows = f"kube-apiserver {version} - - /opt/bin/kube-apiserver\nkubelet 1.99.0 - - /opt/bin/kubelet" * bool(
+            version
+        )
+        lines = "".join(f"      {line}\n" for line in ["# name version", *rows.splitlines()])
+        return f"#cloud-config\nwrite_files:\n  - path: /etc/coupler/artifacts\n    content: |\n{lines}"
+
+    assert leap(document(was), document(will_be)) == ((was, will_be) if leaps else None)
+    assert leap(None, document(will_be)) is None

@@ -64,6 +64,7 @@ def test_variables_are_those_of_the_nodes_row():
         "COUPLER_ROLES": "control,etcd",
         "COUPLER_LABELS": "rack=a,example.org/disk=ssd",
         "COUPLER_METADATA": "region=eu,rack=a,example.org/disk=ssd",
+        "COUPLER_TAINTS": "node-role.kubernetes.io/control-plane:NoSchedule",
     }
 
 
@@ -103,7 +104,7 @@ def test_json_has_everything(tmp_path):
 
 
 def test_path_shows_the_content():
-    assert seen(path="/etc/coupler/nodes").text().startswith("# name address mac roles labels metadata\n")
+    assert seen(path="/etc/coupler/nodes").text().startswith("# name address mac roles labels metadata taints\n")
     assert seen(path="etcd.service").text().startswith("# /etc/systemd/system/etcd.service\n[Unit]\n")
     assert seen(path="/etc/systemd/system/etcd.service").text().startswith("[Unit]\n")
     assert seen(path="/run/coupler/identity.env").text().splitlines()[0] == "COUPLER_NODE=worker-04"

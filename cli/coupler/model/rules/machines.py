@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from coupler.model.catalogue import REGISTRATOR
 from coupler.model.rules.issue import Issue, error, warning
@@ -12,7 +14,16 @@ if TYPE_CHECKING:
 
     from coupler.model.cluster import Cluster
     from coupler.model.node import Node
+    from coupler.model.source import KeyPath
 
+UNROUTED = {
+    IPv4Network("0.0.0.0/8"): "this machine's",
+    IPv4Network("127.0.0.0/8"): "the loopback's",
+    IPv4Network("169.254.0.0/16"): "for machines without an address",
+    IPv4Network("224.0.0.0/4"): "for multicast",
+    IPv4Network("240.0.0.0/4"): "reserved",
+}
+"""Networks whose addresses no machine forwards (RFC 6890)."""
 MOST_MEMBERS = 7
 """etcd's documentation advises no more members (FAQ, 'What is maximum cluster size?')."""
 POD_SUBNET = 24
@@ -98,6 +109,47 @@ def separate_networks(cluster: Cluster) -> Iterator[Issue]:
             yield error("node-in-network", ("nodes", inside.row, "address"), message, hint)
 
 
+def usable_networks(cluster: Cluster) -> Iterator[Issue]:
+    """Pods and services live where packets can be routed."""
+    for name in ("pods", "services"):
+        network: IPv4Network = getattr(cluster.network, name)
+        for reserved, meaning in UNROUTED.items():
+            if network.overlaps(reserved):
+                message = f"{network} overlaps {reserved}, which is {meaning}"
+                hint = "take a private network: from 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16"
+                yield error("unusable-network", ("network", name), message, hint)
+
+
+def servers_outside(cluster: Cluster) -> Iterator[Issue]:
+    """What nodes ask from outside is outside: an address inside the cluster's own networks is routed to pods."""
+    for path, host in _servers(cluster):
+        try:
+            address = IPv4Address(host)
+        except AddressValueError:
+            continue
+        for name in ("pods", "services"):
+            network: IPv4Network = getattr(cluster.network, name)
+            if address in network:
+                message = f"{address} lies in the network of {name}, {network}: nodes would look for it there"
+                yield error("server-in-network", path, message, f"choose another network.{name}")
+
+
+def _servers(cluster: Cluster) -> Iterator[tuple[KeyPath, str]]:
+    """Yield the servers that nodes ask, with their keys; what is a name, DNS tells the nodes."""
+    urls: dict[KeyPath, str | None] = {
+        ("git", "repository"): cluster.git.repository,
+        ("mirror", "url"): cluster.mirror.url if cluster.mirror else None,
+        ("os", "update_server"): cluster.os.update_server,
+        ("proxy", "http"): cluster.proxy.http,
+        ("proxy", "https"): cluster.proxy.https,
+    }
+    for path, url in urls.items():
+        if url:
+            yield path, urlsplit(url).hostname or ""
+    for index, host in enumerate(cluster.time_servers):
+        yield ("time_servers", index), host
+
+
 def room_for_pods(cluster: Cluster) -> Iterator[Issue]:
     """Each node gets a /24 of the pod network."""
     pods, count = cluster.network.pods, len(cluster.nodes)
@@ -159,6 +211,8 @@ RULES = (
     control_plane,
     etcd_size,
     separate_networks,
+    usable_networks,
+    servers_outside,
     room_for_pods,
     balancer_and_role,
     something_to_balance,

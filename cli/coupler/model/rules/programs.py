@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coupler.model.components import ProxyMode
 from coupler.model.rules.issue import Issue, error, warning
 from coupler.model.system import Distribution, Strategy
 
@@ -16,10 +15,8 @@ if TYPE_CHECKING:
 ETCD_WITHOUT_V2 = (3, 6, 0)
 ETCD_V2_REPORTED_BROKEN = (3, 5, 26)
 """etcd issue 21249: `/v2/keys` is answered by the gRPC handler."""
-FLANNEL_WITH_V3 = (0, 19, 0)
+FLANNEL_WITH_V3 = (0, 18, 0)
 """flannel pull request 1562 moved its client to etcd's v3 API."""
-NFTABLES_SINCE = (1, 31, 0)
-IPVS_DEPRECATED_SINCE = (1, 35, 0)
 LEAST_HEARTBEATS = 5
 
 
@@ -40,7 +37,7 @@ def _v2_users(cluster: Cluster) -> Iterator[tuple[str, str]]:
         yield "fleet", "set fleet.enabled to false"
     flannel = cluster.network.flannel
     if flannel.enabled and flannel.version.numbers < FLANNEL_WITH_V3:
-        yield f"flannel {flannel.version}", "use flannel 0.19 or newer"
+        yield f"flannel {flannel.version}", "use flannel 0.18 or newer"
 
 
 def v2_servers(cluster: Cluster) -> Iterator[Issue]:
@@ -86,20 +83,8 @@ def shipped_programs(cluster: Cluster) -> Iterator[Issue]:
         yield error("kubernetes-needs-etcd3", ("os", "distribution"), message, hint)
 
 
-def proxy_mode(cluster: Cluster) -> Iterator[Issue]:
-    """kube-proxy's modes came and go with its versions."""
-    kubernetes, path = cluster.kubernetes, ("kubernetes", "proxy", "mode")
-    if not kubernetes.enabled:
-        return
-    if kubernetes.proxy.mode is ProxyMode.NFTABLES and kubernetes.version.numbers < NFTABLES_SINCE:
-        message = f"kube-proxy {kubernetes.version} does not offer nftables by default; 1.31 and later do"
-        yield error("proxy-mode", path, message, "use iptables, or a newer Kubernetes")
-    if kubernetes.proxy.mode is ProxyMode.IPVS and kubernetes.version.numbers >= IPVS_DEPRECATED_SINCE:
-        yield warning("proxy-mode", path, "the mode ipvs is deprecated since Kubernetes 1.35", "use nftables")
-
-
 def _ships_own(cluster: Cluster) -> bool:
     return cluster.os.distribution is Distribution.CONTAINER_LINUX
 
 
-RULES = (v2_users, v2_servers, election_timeout, shipped_programs, proxy_mode)
+RULES = (v2_users, v2_servers, election_timeout, shipped_programs)

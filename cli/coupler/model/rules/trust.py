@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from coupler.model.catalogue import version_key
@@ -85,12 +84,15 @@ def encrypted_etcd(cluster: Cluster) -> Iterator[Issue]:
 
 def known_checksums(cluster: Cluster) -> Iterator[Issue]:
     """A program is run only if it is the one that was meant."""
-    unknown = [artifact for artifact in cluster.artifacts_needed if artifact.urls and artifact.sha256 is None]
-    for (key, version), group in groupby(unknown, lambda artifact: (version_key(artifact.name), artifact.version)):
-        names = [artifact.name for artifact in group]
+    unknown: dict[tuple[KeyPath, str], list[str]] = {}
+    for artifact in cluster.artifacts_needed:
+        if artifact.urls and artifact.sha256 is None:
+            unknown.setdefault((version_key(cluster, artifact.name), artifact.version), []).append(artifact.name)
+    for (key, version), names in unknown.items():
         message = f"no checksum is known for version {version} of {', '.join(names)}: nodes do not fetch it"
-        which = f"artifacts.{names[0]}.sha256" if len(names) == 1 else "artifacts.NAME.sha256 for each"
-        yield warning("missing-checksum", key, message, f"set {which}, or list the files in your mirror's SHA256SUMS")
+        keys = ", ".join(f"artifacts.{name}.sha256" for name in names)
+        hint = f"set {keys}; or download it and run: cluster mirror add {names[0]} FILE --version {version}"
+        yield warning("missing-checksum", key, message, hint)
 
 
 def mirror_lists_checksums(cluster: Cluster) -> Iterator[Issue]:
@@ -98,7 +100,7 @@ def mirror_lists_checksums(cluster: Cluster) -> Iterator[Issue]:
     folder = cluster.mirror.folder if cluster.mirror else None
     if folder and not folder.checksums:
         message = f"{folder.path} has no SHA256SUMS, so nothing in it is used in place of upstream's files"
-        hint = f"mkdir -p {folder.path} && cd {folder.path} && sha256sum */*/*/* > SHA256SUMS"
+        hint = f"index what is there: cluster mirror verify --index --mirror {folder.path}"
         yield warning("mirror-without-checksums", ("mirror", "folder"), message, hint)
 
 

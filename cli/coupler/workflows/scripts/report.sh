@@ -10,6 +10,10 @@ systemctl show --property=Id,LoadState,ActiveState,SubState $UNITS | sed 's/^/un
 for certificate in /etc/coupler/pki/*/*.crt; do
     [ -e "$certificate" ] && value certificate "$certificate $(base64 < "$certificate" | tr -d '\n')"
 done
+# A node of an earlier Coupler has no such script: then what etcd says below has to do.
+if [ -x /opt/bin/coupler-health ] && [ -e /run/coupler/identity.env ]; then
+    /opt/bin/coupler-health | sed 's/^/health=/'
+fi
 if [ -e /run/coupler/roles/etcd ]; then
     . /run/coupler/identity.env
     pki=/etc/coupler/pki/etcd

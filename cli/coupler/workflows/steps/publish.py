@@ -30,8 +30,10 @@ class Publish:
         if not proposal.why:
             run.commit = proposal.parent or ""
             return StepOutcome(self.title, State.UNCHANGED, f"{branch} is at {run.commit[:12]}")
+        caution = f"; CAUTION: {proposal.caution}" if proposal.caution else ""
         if run.dry_run:
-            return StepOutcome(self.title, State.PLANNED, f"would commit to {repository.remote}: {proposal.why}")
+            text = f"would commit to {repository.remote}: {proposal.why}{caution}"
+            return StepOutcome(self.title, State.PLANNED, text)
         run.commit = repository.commit(proposal.files, proposal.message(run.cluster.name), proposal.parent)
         if self._aside:
             repository.push_aside(run.commit, canary)
@@ -41,7 +43,7 @@ class Publish:
                 repository.delete(canary)
         signed = "signed commit" if repository.signing_key else "commit"
         where = canary if self._aside else branch
-        return StepOutcome(self.title, State.DONE, f"{signed} {run.commit[:12]} on {where}: {proposal.why}")
+        return StepOutcome(self.title, State.DONE, f"{signed} {run.commit[:12]} on {where}: {proposal.why}{caution}")
 
 
 class Promote:

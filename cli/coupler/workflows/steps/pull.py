@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from coupler.errors import HostFailedError
 from coupler.result import HostOutcome, State, StepOutcome, json_object
-from coupler.workflows import report
+from coupler.workflows import health, report
 from coupler.workflows.run import Run, checked, hosts_step, target
 from coupler.workflows.script import Answer
 from coupler.workflows.steps.health import await_health
@@ -47,8 +47,8 @@ class Pull:
     """The node fetches, verifies, validates and applies by itself; we only ask it to do so at once.
 
     A node that is at the commit and has files that somebody changed writes them again. All nodes are asked together,
-    but members of a healthy etcd take turns: what a commit changes may restart them, and the next one follows when the
-    one before is healthy again. If one is not, the rest keep what they have.
+    but members of a healthy etcd take turns: what a commit changes may restart them, and the next one follows when what
+    was well of the one before is so again. If it is not, the rest keep what they have.
     """
 
     title = "pull"
@@ -72,11 +72,12 @@ class Pull:
             unchanged = HostOutcome(node.name, State.UNCHANGED, f"is at {commit}")
             if run.dry_run:
                 return unchanged if current else HostOutcome(node.name, State.PLANNED, _planned(commit, drifted))
-            takes_turns = bool(before.applied) and not current and _serves_etcd(run, node)
+            well = _well(run, node) if before.applied and not current else frozenset()
+            takes_turns = "etcd" in well
             with turns.turn_of(node) if takes_turns else nullcontext():
                 self._pull(run, node, _AGAIN if drifted else _PULL)
                 if takes_turns:
-                    await_health(run, node)
+                    await_health(run, node, only=well)
             done = HostOutcome(node.name, State.DONE, f"put right: {drifted}" if drifted else f"applied {commit}")
             return unchanged if current else done
 
@@ -140,6 +141,8 @@ def _planned(commit: str, drifted: str) -> str:
     return f"would put right: {drifted}" if drifted else f"would apply {commit}"
 
 
-def _serves_etcd(run: Run, node: Node) -> bool:
-    etcd = report.ask(run.connections, run.cluster, node).etcd
-    return etcd is not None and etcd.healthy
+def _well(run: Run, node: Node) -> frozenset[str]:
+    """Return which components of a node are well: so should they be after the pull."""
+    answer = report.ask(run.connections, run.cluster, node)
+    member = {"etcd"} if answer.serves_etcd else set()
+    return frozenset({name for name, probe in answer.health.items() if probe.state is health.State.OK} | member)

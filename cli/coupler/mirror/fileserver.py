@@ -14,12 +14,13 @@ from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import BinaryIO
+from urllib.parse import unquote
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class RangeHandler(SimpleHTTPRequestHandler):
-    """Serves files, whole or one range of bytes of them (RFC 9110, section 14)."""
+    """Serves files, whole or one range of bytes of them (RFC 9110, section 14); what begins with a dot is not there."""
 
     protocol_version = "HTTP/1.1"
     _left: int | None = None
@@ -28,6 +29,9 @@ class RangeHandler(SimpleHTTPRequestHandler):
     def send_head(self) -> BinaryIO | None:
         """Send the status line and headers; return the file, set to the first byte to send."""
         self._left = None
+        if "/." in unquote(self.path):
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return None
         asked = _RANGE.fullmatch(self.headers.get("Range", ""))
         path = self.translate_path(self.path)
         if asked is None or not os.path.isfile(path):  # noqa: PTH113 - translate_path returns a string
