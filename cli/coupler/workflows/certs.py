@@ -14,6 +14,7 @@ from coupler.result import HostOutcome, Json, Progress, State, StepOutcome, coun
 from coupler.workflows import report
 from coupler.workflows.certificates import NODE_FOLDER, Certificate, Store, authorities, certificates_of
 from coupler.workflows.run import Run, Step, access, execute, exit_code, limited, outcome_of, target
+from coupler.workflows.steps.balance import Balance, balancing
 from coupler.workflows.steps.bootstrap import Bootstrap
 from coupler.workflows.steps.certificates import Certificates
 from coupler.workflows.steps.health import Health
@@ -287,6 +288,8 @@ def certs_renew(
         steps: list[Step] = [Certificates(again)]
         if not dry_run:
             steps = [Preflight(), *steps, Bootstrap(keys_only=True), Restart(), Health()]
+            # It has its own notes of what its registrators read when they started.
+            steps += [Balance()] if cluster.load_balancer and balancing(nodes) else []
         run = Run(loaded, nodes, workspace, scratch, connections, progress, dry_run=dry_run)
         outcomes = execute(steps, run)
     lost = tuple(run.lost[node.name] for node in nodes if node.name in run.lost)
