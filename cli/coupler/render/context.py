@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from coupler.model import Distribution
 from coupler.model.rules.programs import FLANNEL_WITH_V3
-from coupler.render import kubernetes
+from coupler.render import addons, kubernetes
 from coupler.render.health import health_settings
 from coupler.render.systemd import command_words
 
@@ -65,6 +65,7 @@ def derivations(cluster: Cluster) -> Derivations:
         "proxy_environment": lambda: _proxy_environment(cluster),
         "ca_certificates": lambda: {f"coupler-{c.path.stem}": c.pem for c in cluster.ca_certificates},
         "kubernetes": kubernetes.derivations(cluster) if cluster.kubernetes.enabled else {},
+        "addons": addons.derivations(cluster) if cluster.kubernetes.enabled else {},
     }
 
 
