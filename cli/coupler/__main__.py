@@ -11,7 +11,22 @@ import typer
 from typer.exceptions import TyperException
 
 from coupler import __version__, ui
-from coupler.commands import check, diff, doctor, init, lab, lb, mirror, new, nodes, preview, publish, render, status
+from coupler.commands import (
+    check,
+    diff,
+    doctor,
+    init,
+    lab,
+    lb,
+    lock,
+    mirror,
+    new,
+    nodes,
+    preview,
+    publish,
+    render,
+    status,
+)
 from coupler.commands.verb import Invocation, Output
 from coupler.errors import CouplerError, ExitCode, UsageError
 
@@ -34,6 +49,7 @@ app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.add_typer(lb.app, name="lb")
 app.add_typer(mirror.app, name="mirror")
+app.add_typer(lock.app, name="lock")
 app.add_typer(lab.app, name="lab")
 
 

@@ -12,7 +12,7 @@ from coupler.model import load_cluster
 from coupler.render import render_document
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "cluster" / "valid"
-SHIPPED = ["bin/sh", "sbin/fstrim", "usr/bin/locksmithctl", "usr/sbin/update-ca-certificates"]
+SHIPPED = ["bin/sh", "sbin/fstrim", "usr/sbin/update-ca-certificates"]
 """Programs that Flatcar's image ships and our units run."""
 
 IMAGE_UNITS = Path(coupler.lab.__file__).parent / "root/usr/lib/systemd/system"

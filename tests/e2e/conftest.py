@@ -166,7 +166,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def make_site(make_lab: Callable[[], Lab], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Site]]:
-    """Make sites with as many machines as asked for, and options of `lab up`; at the end of the module nothing of them is left."""
+    """Make sites with as many machines as asked for, by `lab up` with more options; at the module's end all is gone."""
     labs: list[Lab] = []
 
     def make(machines: int, *options: str) -> Site:

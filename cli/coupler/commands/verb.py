@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from coupler.errors import ExitCode
+from coupler.errors import ExitCode, UsageError
 from coupler.result import Result
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ MirrorFolder = Annotated[
     Optional[Path],  # noqa: UP045 - Typer evaluates the annotation
     typer.Option("--mirror", help="The folder of programs that a new lab serves."),
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 _OUTPUT = inspect.Parameter(
     "output",
@@ -93,6 +95,22 @@ def verb(function: Callable[..., Result]) -> Callable[..., None]:
     )
     command.__annotations__ = {p.name: p.annotation for p in [*own, _OUTPUT, _DEBUG, _CONTEXT]}
     return command
+
+
+def confirmation(*, yes: bool) -> Callable[[str], None]:
+    """Return what asks a person before something is taken away; with `yes` it asks nobody.
+
+    What it returns raises UsageError without a terminal to ask on, and typer.Abort if the answer is no.
+    """
+
+    def confirm(question: str) -> None:
+        if yes:
+            return
+        if not sys.stdin.isatty():
+            raise UsageError(question, why="there is no terminal to ask on", next_step="add --yes if you are sure")
+        typer.confirm(question, abort=True, err=True)
+
+    return confirm
 
 
 def open_cluster(file: Path | None) -> LoadedCluster:

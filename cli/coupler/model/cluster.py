@@ -9,11 +9,12 @@ from typing import Annotated, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from coupler.model.access import Git, Ssh
+from coupler.model.addons import COREDNS, upstream_coredns
 from coupler.model.catalogue import PROGRAMS, Artifact, artifacts_of, balancing_artifacts_of
 from coupler.model.components import Etcd, Fleet, Kubernetes
 from coupler.model.fields import Host, Name, Version, line_of
 from coupler.model.files import CertificatePath, Fragment
-from coupler.model.images import PAUSE_IMAGE, MirroredImage, pause_among
+from coupler.model.images import PAUSE_IMAGE, MirroredImage, newest_among, pause_among
 from coupler.model.network import Networking
 from coupler.model.node import MAX_NODES, Node, NodeRow, Role
 from coupler.model.problem import did_you_mean, problem
@@ -133,6 +134,27 @@ class Cluster(Section):
     def pause_image(self) -> str:
         """The image of a pod's sandbox: the one asked for, or the mirror's, or upstream's."""
         return self.kubernetes.pause_image or pause_among(self.images, str(self.os.arch)) or PAUSE_IMAGE
+
+    @cached_property
+    def coredns_image(self) -> str:
+        """The image of CoreDNS: the one asked for, or the mirror's, or upstream's for this Kubernetes."""
+        asked = self.kubernetes.addons.coredns
+        upstream = upstream_coredns(self.kubernetes.version.numbers[1], asked.version)
+        found = None if asked.version else newest_among(self.images, str(self.os.arch), COREDNS)
+        return asked.image or found or upstream
+
+    @cached_property
+    def lacks_coredns(self) -> bool:
+        """Whether no node can have the image of CoreDNS: they get only what the mirror has, and it lacks this image."""
+        if not (self.mirror and self.mirror.only and self.mirror.folder):
+            return False
+        return not any(self.coredns_image in image.references for image in self.images)
+
+    @cached_property
+    def runs_coredns(self) -> bool:
+        """Whether CoreDNS is an addon of this cluster."""
+        asked = self.kubernetes.addons.coredns.enabled
+        return self.kubernetes.enabled and (not self.lacks_coredns if asked is None else asked)
 
     def version_of(self, program: str) -> Version:
         """Return the version of a program of Kubernetes: its artifact's, or the one it is pinned to, or everyone's."""

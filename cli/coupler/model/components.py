@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from coupler.model.addons import Addons
 from coupler.model.fields import (
     Duration,
     DurationText,
@@ -162,3 +163,4 @@ class Kubernetes(Section):
     )
     kubelet: Kubelet = Field(default_factory=Kubelet, description="The kubelet of every node.")
     proxy: KubeProxy = Field(default_factory=KubeProxy, description="kube-proxy on every node.")
+    addons: Addons = Field(default_factory=Addons, description="What is applied as soon as the API answers.")

@@ -61,7 +61,7 @@ class Extra:
 
 def _certificate(value: object, info: ValidationInfo) -> Certificate:
     path = resolve(line_of(value), info)
-    pem = _text_of(path, "PEM certificates")
+    pem = text_of(path, "PEM certificates")
     blocks = _PEM.findall(pem)
     if any(label.endswith("PRIVATE KEY") for label, _ in blocks):
         raise problem(
@@ -81,7 +81,8 @@ def _is_der(body: str) -> bool:
         return False
 
 
-def _text_of(path: Path, what: str) -> str:
+def text_of(path: Path, what: str) -> str:
+    """Return the text of a file of `what` that cluster.yaml names; one that cannot be read is a problem."""
     try:
         return read_text(path)
     except SourceError as error:
@@ -102,7 +103,7 @@ def _checksums(path: Path) -> dict[str, str]:
     if not sums.is_file():
         return {}
     checksums = {}
-    for number, line in enumerate(_text_of(sums, "checksums").splitlines(), 1):
+    for number, line in enumerate(text_of(sums, "checksums").splitlines(), 1):
         entry = entry_of(line)
         if line and not entry:
             message = f"{sums}, line {number}, is not `<sha256>  NAME/VERSION/ARCH/FILE`"
@@ -123,7 +124,7 @@ def _images(path: Path) -> tuple[MirroredImage, ...]:
     if not index.is_file():
         return ()
     images = []
-    for number, line in enumerate(_text_of(index, "images").splitlines(), 1):
+    for number, line in enumerate(text_of(index, "images").splitlines(), 1):
         image = image_of(line)
         if line and not image:
             message = f"{index}, line {number}, is not `<sha256> FILE.tar ARCH IMAGE…`"
@@ -140,7 +141,7 @@ def _extra(value: object, info: ValidationInfo) -> Extra | None:
     if not isinstance(value, str):
         raise problem("wrong-type", f"expected a mapping or the path of a file, found {kind_of(value)}")
     path = resolve(line_of(value), info)
-    text = _text_of(path, "a #cloud-config fragment")
+    text = text_of(path, "a #cloud-config fragment")
     try:
         source = parse(text, str(path))
     except SourceError as error:

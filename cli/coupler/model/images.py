@@ -55,12 +55,17 @@ def image_of(line: str) -> MirroredImage | None:
 
 def pause_among(images: Iterable[MirroredImage], arch: str) -> str | None:
     """Return the newest image of a sandbox among `images` for an architecture: its name ends in `pause`."""
+    return newest_among(images, arch, "pause", f"pause-{arch}")
+
+
+def newest_among(images: Iterable[MirroredImage], arch: str, *names: str) -> str | None:
+    """Return the newest image for an architecture whose name, without registry and path, is one of `names`."""
     found = [
         reference
         for image in images
         if image.arch == arch
         for reference in image.references
-        if _repository(reference).rpartition("/")[2] in {"pause", f"pause-{arch}"}
+        if _repository(reference).rpartition("/")[2] in names
     ]
     return max(found, key=_version, default=None)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from coupler.model import Distribution
 from coupler.model.rules.programs import FLANNEL_WITH_V3
-from coupler.render import kubernetes
+from coupler.render import addons, kubernetes
 from coupler.render.health import health_settings
 from coupler.render.systemd import command_words
 
@@ -47,7 +47,7 @@ def derivations(cluster: Cluster) -> Derivations:
         "pull_jitter": lambda: max(1, min(cluster.git.interval.seconds // 10, len(cluster.nodes) // 10)),
         "update_server": lambda: "disabled" if cluster.os.version else cluster.os.update_server,
         "locksmith": lambda: _locksmith(cluster),
-        "locksmithctl_flags": lambda: _locksmithctl_flags(cluster),
+        "locksmithctl_environment": lambda: _locksmithctl_environment(cluster),
         "etcd": {
             "scheme": lambda: _scheme(cluster),
             "initial_cluster": lambda: _initial_cluster(cluster),
@@ -65,6 +65,7 @@ def derivations(cluster: Cluster) -> Derivations:
         "proxy_environment": lambda: _proxy_environment(cluster),
         "ca_certificates": lambda: {f"coupler-{c.path.stem}": c.pem for c in cluster.ca_certificates},
         "kubernetes": kubernetes.derivations(cluster) if cluster.kubernetes.enabled else {},
+        "addons": addons.derivations(cluster) if cluster.kubernetes.enabled else {},
     }
 
 
@@ -165,17 +166,18 @@ def _locksmith(cluster: Cluster) -> dict[str, str]:
     return keys
 
 
-def _locksmithctl_flags(cluster: Cluster) -> str:
-    flags = {"endpoint": f"{_scheme(cluster)}://127.0.0.1:2379"}
+def _locksmithctl_environment(cluster: Cluster) -> dict[str, str]:
+    """Return locksmithctl's variables: any flag of it, in capitals (`flagsFromEnv` of its source)."""
+    environment = {"LOCKSMITHCTL_ENDPOINT": f"{_scheme(cluster)}://127.0.0.1:2379"}
     if cluster.etcd.tls:
-        flags |= {
-            "etcd-cafile": f"{PKI}/etcd/ca.crt",
-            "etcd-certfile": f"{PKI}/etcd/client.crt",
-            "etcd-keyfile": f"{PKI}/etcd/client.key",
+        environment |= {
+            "LOCKSMITHCTL_ETCD_CAFILE": f"{PKI}/etcd/ca.crt",
+            "LOCKSMITHCTL_ETCD_CERTFILE": f"{PKI}/etcd/client.crt",
+            "LOCKSMITHCTL_ETCD_KEYFILE": f"{PKI}/etcd/client.key",
         }
     if cluster.os.reboot.group:
-        flags["group"] = cluster.os.reboot.group
-    return " ".join(command_words(flags))
+        environment["LOCKSMITHCTL_GROUP"] = cluster.os.reboot.group
+    return environment
 
 
 def _flannel_network(cluster: Cluster) -> str:

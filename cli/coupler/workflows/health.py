@@ -65,6 +65,12 @@ def bad(report: Report, *, vital: Iterable[Component] | None = None) -> list[Pro
     ]
 
 
+def sentence(probes: Sequence[Probe]) -> str:
+    """Return the first of these with its reason, since others may follow from it, and the names of those."""
+    others = ", ".join(probe.component for probe in probes[1:])
+    return "".join(map(str, probes[:1])) + (f"; and not well: {others}" if others else "")
+
+
 class Patience:
     """For how long each component of a node has been bad with no other's help: what its `patience` is held against.
 

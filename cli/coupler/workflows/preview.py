@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from coupler.errors import ExitCode, UsageError
 from coupler.model.problem import did_you_mean
 from coupler.result import Json, count
-from coupler.workflows.certificates import NODE_FOLDER, authorities, certificates_of
+from coupler.workflows.certificates import ENCRYPTION, NODE_FOLDER, authorities, certificates_of
 from coupler.workflows.changes import entries
 from coupler.workflows.conditions import Fact, Start, Verdict, verdict
 from coupler.workflows.machine import File, Kind, Unit, machine
@@ -221,7 +221,7 @@ class _Facts:
         self._secrets = {f"/{NODE_FOLDER}/{name}.{kind}" for name in own for kind in ("crt", "key")}
         self._secrets |= {f"/{NODE_FOLDER}/{name}.crt" for name in authorities(cluster)}
         if node in cluster.control_nodes:
-            self._secrets.add(f"/{NODE_FOLDER}/kubernetes/encryption.yaml")
+            self._secrets.add(f"/{NODE_FOLDER}/{ENCRYPTION}")
 
     def verdict(self, unit: Unit) -> Verdict:
         """Return whether a unit runs, with the programs that it waits for by name."""

@@ -256,19 +256,23 @@ def test_real_rules_are_found(kubernetes: Kubernetes) -> None:
     assert kubernetes.machine.health("kube-proxy") == {"kube-proxy": "ok iptables"}
 
 
-def test_a_certificate_that_is_refused_is_named(kubernetes: Kubernetes) -> None:
+def test_a_refusal_is_named(kubernetes: Kubernetes) -> None:
     folder, authority = kubernetes.machine.folder / "etc/pki/kubernetes", kubernetes.site.folder / "pki/kubernetes"
     kept = {kind: (folder / f"kubelet.{kind}").read_bytes() for kind in ("crt", "key")}
     ca = pki.KeyPair((authority / "ca.crt").read_bytes(), (authority / "ca.key").read_bytes())
-    other = pki.issue(pki.Profile("nobody", client=True), ca, datetime.now(UTC))
-    (folder / "kubelet.crt").write_bytes(other.certificate)
-    (folder / "kubelet.key").write_bytes(other.key)
+    said = []
     try:
-        said = kubernetes.machine.health("api")["api"]
+        for name in ("", "nobody"):
+            other = pki.issue(pki.Profile(name, client=True), ca, datetime.now(UTC))
+            (folder / "kubelet.crt").write_bytes(other.certificate)
+            (folder / "kubelet.key").write_bytes(other.key)
+            said.append(kubernetes.machine.health("api")["api"])
     finally:
         for kind, content in kept.items():
             (folder / f"kubelet.{kind}").write_bytes(content)
-    assert said.startswith("bad it refuses this node's certificate (HTTP 403); this node's clock says 2")
+    nobody, powerless = said
+    assert nobody.startswith("bad it refuses this node's certificate (HTTP 401); this node's clock says 2")
+    assert powerless == "bad it gives this node no right to ask (HTTP 403)"
 
 
 class _Answers(socketserver.BaseRequestHandler):

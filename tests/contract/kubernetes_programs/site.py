@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import json
-import secrets
 import shlex
 import ssl
 import subprocess
@@ -68,7 +66,6 @@ class Site:
         store.make(dt.datetime.now(dt.UTC))
         held = {f"/{path}": content for path, (content, _) in store.files_for(self._cluster.nodes[0]).items()}
         held |= {path: text.encode() for path, text in files(self._cluster).items()}
-        held.setdefault("/etc/coupler/pki/kubernetes/encryption.yaml", _encryption())
         for path, content in held.items():
             target = self._folder / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -127,12 +124,3 @@ class Site:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _encryption() -> bytes:
-    key = {"name": "key1", "secret": base64.b64encode(secrets.token_bytes(32)).decode()}
-    providers = [{"secretbox": {"keys": [key]}}, {"identity": {}}]
-    resources = [{"resources": ["secrets"], "providers": providers}]
-    return json.dumps(
-        {"apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration", "resources": resources}
-    ).encode()

@@ -96,6 +96,15 @@ EDITS = {
     "kubernetes.proxy.version": "1.35.1",
     "kubernetes.proxy.mode": "iptables",
     "kubernetes.proxy.extra_args.conntrack-max-per-core": "1",
+    "kubernetes.addons.coredns.enabled": "false",
+    "kubernetes.addons.coredns.version": "1.11.3",
+    "kubernetes.addons.coredns.image": "registry.example.org/coredns:1.13.1",
+    "kubernetes.addons.coredns.replicas": "4",
+    "kubernetes.addons.coredns.upstreams[0]": "10.0.0.54",
+    "kubernetes.addons.manifests.web": "../files/web-other.yaml",
+    "kubernetes.addons.manifests.motd.apiVersion": "v2",
+    "kubernetes.addons.manifests.motd.kind": "Service",
+    "kubernetes.addons.manifests.motd.metadata.name": "news",
     "docker.options.log-driver": "journald",
     "docker.options.log-opts.max-size": "51m",
     "docker.options.log-opts.max-file": '"4"',
@@ -135,6 +144,7 @@ EDITS = {
 PIN = '  version: "4081.3.10"\n'
 GATE = {"GracefulNodeShutdown: false": "GracefulNodeShutdown: true"}
 FIRST = {
+    "kubernetes.addons.coredns.version": {"      image: registry.example.org/coredns:1.12.1\n": ""},
     "kubernetes.kubelet.shutdown_grace_period": GATE,
     "kubernetes.kubelet.shutdown_grace_period_critical_pods": GATE,
     "os.channel": {PIN: ""},

@@ -22,7 +22,7 @@ mmdebstrap --quiet --variant=essential --hook-dir=/usr/share/mmdebstrap/hooks/me
 chroot "$root" groupadd --gid 500 core
 chroot "$root" useradd --uid 500 --gid core --groups sudo,systemd-journal --create-home --shell /bin/bash core
 cp -R "$files/." "$root/"
-chmod 0755 "$root/usr/bin/update-ssh-keys" "$root/usr/lib/coupler-lab/init"
+chmod 0755 "$root/usr/bin/update-ssh-keys" "$root/usr/bin/locksmithctl" "$root/usr/lib/coupler-lab/init"
 chmod 0440 "$root/etc/sudoers.d/coupler-lab"
 echo VARIANT_ID=coupler-lab >>"$root/usr/lib/os-release"
 mkdir -p "$root/opt/bin" "$root/var/log/journal" "$root/var/lib/containers" "$root/var/lib/containerd"

@@ -65,12 +65,13 @@ def await_health(run: Run, node: Node, *, patient: bool = True, only: Container[
     every = components_of(run.cluster, node)
     parts = tuple(part for part in every if only is None or part.name in only)
     begin, patience = time.monotonic(), health.Patience(parts)
+    said: tuple[str | None, ...] = ()
     while True:
         answer = report.ask(run.connections, run.cluster, node)
         now = time.monotonic()
         overdue = {probe.component for probe in patience.overdue(answer, now)}
         other, ills = lacks(answer, run.commit, every), health.bad(answer, vital=parts)
-        lack = other or "; ".join(map(str, ills))
+        lack = other or health.sentence(ills)
         # What is not vital may still come: it is waited for, and then left to be told.
         late = (
             []
@@ -84,8 +85,11 @@ def await_health(run: Run, node: Node, *, patient: bool = True, only: Container[
             raise _failure(node, answer, lack, parts)
         if ended:
             return answer
-        told = lack or "; ".join(map(str, health.bad(answer)))
-        run.progress.host(HostOutcome(node.name, State.RUNNING, told))
+        # Reasons change with every look: what is news is which components they are of.
+        news = (other, *(probe.component for probe in health.bad(answer)))
+        if news != said:
+            run.progress.host(HostOutcome(node.name, State.RUNNING, lack or health.sentence(health.bad(answer))))
+        said = news
         time.sleep(_PAUSE)
 
 
