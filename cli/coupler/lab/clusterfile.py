@@ -123,6 +123,11 @@ def _versions(found: Versions) -> Iterator[str]:
         yield "  #version: 1.35.1"
     yield from _version("version", found.kubernetes)
     yield from _version("cni_plugins_version", found.cni_plugins)
+    yield from (
+        "  addons:",
+        "    # The machines have no name server to ask for other names.",
+        "    coredns: {upstreams: []}",
+    )
     if found.extras:
         yield from ("", "artifacts:")
     for name, extra in found.extras.items():
