@@ -39,6 +39,7 @@ def begun(make_lab: Callable[[], Any], tmp_path_factory: pytest.TempPathFactory,
         target.parent.mkdir(parents=True)
         target.write_bytes(program)
     site: Site = make_site(5, "--mirror", str(mirror))
+    site.edit("  interval: 1h\n", "  interval: 1h\n  health_timeout: 45s\n")
     return site, site.cluster("init")
 
 
