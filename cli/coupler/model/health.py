@@ -94,5 +94,5 @@ def _kubernetes(cluster: Cluster) -> Iterator[Component]:
         "kubelet", "kubelet.service", 180, None, ("kubelet",), api + network, ("api-gateway", "containerd", *flannel)
     )
     yield Component("kube-proxy", "kube-proxy.service", 120, None, ("kube-proxy",), api, ("api-gateway",))
-    needs = (*api, *network, "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
+    needs = (*api, *network, "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
     yield Component("dns", "kube-proxy.service", 180, None, (), needs, ("kubelet", "kube-proxy"), vital=False)
