@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from ipaddress import IPv4Network
 from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -16,7 +15,7 @@ from coupler.model.components import Etcd, Fleet, Kubernetes
 from coupler.model.fields import Host, Name, Version, line_of
 from coupler.model.files import CertificatePath, Fragment
 from coupler.model.images import PAUSE_IMAGE, MirroredImage, newest_among, pause_among
-from coupler.model.network import POD_SUBNET, Networking
+from coupler.model.network import Networking
 from coupler.model.node import MAX_NODES, Node, NodeRow, Role
 from coupler.model.problem import did_you_mean, problem
 from coupler.model.section import Section
@@ -156,23 +155,6 @@ class Cluster(Section):
         """Whether CoreDNS is an addon of this cluster."""
         asked = self.kubernetes.addons.coredns.enabled
         return self.kubernetes.enabled and (not self.lacks_coredns if asked is None else asked)
-
-    @cached_property
-    def pod_subnets(self) -> Mapping[str, IPv4Network]:
-        """The fixed subnet of each node's pods by the node's name; none with flannel, which leases them.
-
-        It follows from the node's own address alone, so that no node gets another one when nodes come and go.
-        """
-        pods = self.network.pods
-        if not self.network.static_routes or pods.prefixlen > POD_SUBNET:
-            return {}
-        subnets = 1 << POD_SUBNET - pods.prefixlen
-        first = int(pods.network_address)
-        return {
-            node.name: node.pod_subnet
-            or IPv4Network((first + (int(node.address) % subnets << 32 - POD_SUBNET), POD_SUBNET))
-            for node in self.nodes
-        }
 
     def version_of(self, program: str) -> Version:
         """Return the version of a program of Kubernetes: its artifact's, or the one it is pinned to, or everyone's."""

@@ -12,9 +12,6 @@ from coupler.model.fields import Flag, Host, Network, Version, VersionText, coun
 from coupler.model.problem import problem
 from coupler.model.section import Section
 
-POD_SUBNET = 24
-"""The length of the prefix of each node's part of the pod network. flannel leaves out the first one."""
-
 
 class Backend(StrEnum):
     """How flannel carries packets between nodes (flannel's documentation, backends)."""
@@ -57,7 +54,3 @@ class Networking(Section):
     )
     domain: Host = Field(default="cluster.local", description="The DNS domain inside the cluster.")
     flannel: Flannel = Field(default_factory=Flannel, description="The network between pods of different nodes.")
-    static_routes: Flag = Field(
-        default=False,
-        description="In place of flannel, where all nodes share a layer 2 network: fixed subnets and routes to them.",
-    )

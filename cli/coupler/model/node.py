@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from typing import Annotated, Self, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from coupler.model.access import Ssh, User
-from coupler.model.fields import Host, LabelKey, LabelValue, Mac, Network, Port, Taint, address_of, line_of, name_of
+from coupler.model.fields import Host, LabelKey, LabelValue, Mac, Port, Taint, address_of, line_of, name_of
 from coupler.model.problem import problem
 from coupler.model.section import Section
 
@@ -47,7 +47,6 @@ class Node:
     ssh_port: int
     ssh_user: str
     row: int
-    pod_subnet: IPv4Network | None = None
 
 
 def _name_range(value: object) -> str:
@@ -109,9 +108,6 @@ class NodeRow(Section):
         "role's.",
     )
     ssh: NodeSsh = Field(default_factory=NodeSsh, description="How this node is reached, where that differs.")
-    pod_subnet: Network | None = Field(
-        default=None, description="With `network.static_routes`: the /24 of its pods; without it, one by its address."
-    )
 
     @model_validator(mode="after")
     def _range_fits(self) -> Self:
@@ -120,8 +116,8 @@ class NodeRow(Section):
             message = f"`name` stands for {_nodes(names)}, `address` for {_nodes(addresses)}"
             address = "one address" if names == 1 else "a range of addresses: `FIRST-LAST`"
             raise problem("range-mismatch", message, f"give {_nodes(names)} {address}")
-        if names > 1 and (self.mac or self.ssh.address or self.pod_subnet):
-            own = "mac" if self.mac else "ssh.address" if self.ssh.address else "pod_subnet"
+        if names > 1 and (self.mac or self.ssh.address):
+            own = "mac" if self.mac else "ssh.address"
             raise problem("range-mismatch", f"one `{own}` cannot belong to {names} nodes", "write them one by one")
         return self
 
@@ -145,7 +141,6 @@ class NodeRow(Section):
                 ssh_port=self.ssh.port or ssh.port,
                 ssh_user=self.ssh.user or ssh.user,
                 row=row,
-                pod_subnet=self.pod_subnet,
             )
 
     def _names(self) -> Iterator[str]:

@@ -62,7 +62,6 @@ def derivations(cluster: Cluster) -> Derivations:
             "etcdctl_environment": lambda: _etcdctl_environment(cluster, _flannel_api(cluster)),
         },
         "health_settings": lambda: health_settings(cluster, _scheme(cluster), _flannel_api(cluster)),
-        "pod_subnets": lambda: pod_subnets(cluster),
         "proxy_environment": lambda: _proxy_environment(cluster),
         "ca_certificates": lambda: {f"coupler-{c.path.stem}": c.pem for c in cluster.ca_certificates},
         "kubernetes": kubernetes.derivations(cluster) if cluster.kubernetes.enabled else {},
@@ -90,13 +89,6 @@ def image_list(cluster: Cluster) -> str:
     """Return the list of images for containerd: SHA-256 of the archive, its URL, the references that it brings."""
     rows = [(i.sha256, f"{cluster.mirror.url}/{i.place}", *i.references) for i in cluster.images if cluster.mirror]
     return "\n".join(["# sha256 url references", *(" ".join(row) for row in rows)]) + "\n"
-
-
-def pod_subnets(cluster: Cluster) -> str:
-    """Return the table of the fixed subnets of pods: name and address of the node, subnet."""
-    subnets = cluster.pod_subnets
-    rows = [f"{node.name} {node.address} {subnets[node.name]}" for node in cluster.nodes if node.name in subnets]
-    return "\n".join(["# name address subnet", *rows]) + "\n"
 
 
 def _row(cluster: Cluster, node: Node) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from coupler.model.catalogue import REGISTRATOR
-from coupler.model.network import POD_SUBNET
 from coupler.model.rules.issue import Issue, error, warning
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ UNROUTED = {
 """Networks whose addresses no machine forwards (RFC 6890)."""
 MOST_MEMBERS = 7
 """etcd's documentation advises no more members (FAQ, 'What is maximum cluster size?')."""
+POD_SUBNET = 24
+"""flannel gives each node a /24 of the pod network, and leaves out the first."""
 
 
 def unique_names(cluster: Cluster) -> Iterator[Issue]:
