@@ -17,7 +17,7 @@ from coupler.workflows.steps.check import check_document
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "cluster" / "valid"
 GOLDEN = Path(__file__).parent / "documents"
 PREVIEWS = Path(__file__).parent / "previews"
-REPRESENTATIVE = ["one-node", "three-nodes", "three-plus-five", "container-linux", "every-option"]
+REPRESENTATIVE = ["one-node", "three-nodes", "three-plus-five", "container-linux", "every-option", "static-routes"]
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVE)

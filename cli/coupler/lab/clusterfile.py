@@ -107,7 +107,7 @@ def _versions(found: Versions) -> Iterator[str]:
             yield from ("  flannel:", *(f"  {line}" for line in _version("version", found.flannel)))
         else:
             yield from _comment(f"{found.flannel.why} The machines share one bridge: routes lead to each other's pods.")
-            yield from ("  static_routes: true", "  flannel: {enabled: false}")
+            yield "  flannel: {enabled: false}"
         yield ""
     if found.fleet.version:
         yield "fleet:"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from ipaddress import IPv4Network
 from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -15,7 +16,7 @@ from coupler.model.components import Etcd, Fleet, Kubernetes
 from coupler.model.fields import Host, Name, Version, line_of
 from coupler.model.files import CertificatePath, Fragment
 from coupler.model.images import PAUSE_IMAGE, MirroredImage, newest_among, pause_among
-from coupler.model.network import Networking
+from coupler.model.network import POD_SUBNET, Networking
 from coupler.model.node import MAX_NODES, Node, NodeRow, Role
 from coupler.model.problem import did_you_mean, problem
 from coupler.model.section import Section
@@ -181,6 +182,21 @@ class Cluster(Section):
             if self.version_of("kube-apiserver").numbers < CONTROL_PLANE_TAINT:
                 names.append("master")
         return tuple(f"node-role.kubernetes.io/{name}:NoSchedule" for name in names)
+
+    def pod_subnet_of(self, node: Node) -> IPv4Network:
+        """Return the part of the pods' network that a node has without flannel: its row's, or the one that is as far
+        from the network's beginning as the node's address is, in /24s, counted around. No other node changes it.
+
+        Raises:
+            ValueError: the pods' network is smaller than a /24.
+        """
+        pods = self.network.pods
+        if pods.prefixlen > POD_SUBNET:
+            raise ValueError(f"{pods} has no /{POD_SUBNET}")
+        if node.pod_subnet:
+            return node.pod_subnet
+        place = int(node.address) % (1 << (POD_SUBNET - pods.prefixlen))
+        return IPv4Network((int(pods.network_address) + (place << (32 - POD_SUBNET)), POD_SUBNET))
 
     def _with(self, role: Role) -> tuple[Node, ...]:
         return tuple(node for node in self.nodes if role in node.roles)

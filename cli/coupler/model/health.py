@@ -50,7 +50,7 @@ def components(cluster: Cluster) -> tuple[Component, ...]:
     return (
         *_etcd(classic=classic),
         *(_flannel(classic=classic) if cluster.network.flannel.enabled else ()),
-        *((_ROUTES,) if cluster.network.static_routes else ()),
+        *((_ROUTES,) if cluster.network.routed else ()),
         *(_fleet(classic=classic) if cluster.fleet.enabled else ()),
         *(_kubernetes(cluster) if cluster.kubernetes.enabled else ()),
     )
@@ -84,7 +84,7 @@ def _fleet(*, classic: bool) -> Iterator[Component]:
 def _kubernetes(cluster: Cluster) -> Iterator[Component]:
     api = ("etcd", "kube-apiserver")
     network = ("cni-plugins", *(("flanneld", "etcdctl") if cluster.network.flannel.enabled else ()))
-    pods = ("flannel",) if cluster.network.flannel.enabled else ("routes",) if cluster.network.static_routes else ()
+    pods = ("flannel",) if cluster.network.flannel.enabled else ("routes",) if cluster.network.routed else ()
 
     def control(name: str, unit: str, patience: int, after: tuple[str, ...], needs: tuple[str, ...]) -> Component:
         return Component(name, f"{unit}.service", patience, Role.CONTROL, (unit,), needs, after)

@@ -12,6 +12,9 @@ from coupler.model.fields import Flag, Host, Network, Version, VersionText, coun
 from coupler.model.problem import problem
 from coupler.model.section import Section
 
+POD_SUBNET = 24
+"""The length of the prefix of a node's part of the pods' network."""
+
 
 class Backend(StrEnum):
     """How flannel carries packets between nodes (flannel's documentation, backends)."""
@@ -19,6 +22,15 @@ class Backend(StrEnum):
     VXLAN = "vxlan"
     HOST_GW = "host-gw"
     UDP = "udp"
+
+
+def _pod_subnet(network: IPv4Network) -> IPv4Network:
+    if network.prefixlen != POD_SUBNET:
+        raise problem("pod-subnet-size", f"{network} is no /{POD_SUBNET}, which is what a node has for its pods")
+    return network
+
+
+PodSubnet: TypeAlias = Annotated[Network, AfterValidator(_pod_subnet)]
 
 
 def _service_network(network: IPv4Network) -> IPv4Network:
@@ -53,4 +65,14 @@ class Networking(Section):
         default=IPv4Network("10.96.0.0/16"), description="The services' virtual addresses."
     )
     domain: Host = Field(default="cluster.local", description="The DNS domain inside the cluster.")
+    static_routes: Flag = Field(
+        default=True,
+        description="Without flannel: each node has a fixed /24 of the pods' network, and a route to every other's; "
+        "false: the network between pods is yours to make.",
+    )
     flannel: Flannel = Field(default_factory=Flannel, description="The network between pods of different nodes.")
+
+    @property
+    def routed(self) -> bool:
+        """Whether routes that never change connect the pods of different nodes, in place of flannel."""
+        return self.static_routes and not self.flannel.enabled

@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Self, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from coupler.model.access import Ssh, User
 from coupler.model.fields import Host, LabelKey, LabelValue, Mac, Port, Taint, address_of, line_of, name_of
+from coupler.model.network import PodSubnet
 from coupler.model.problem import problem
 from coupler.model.section import Section
 
@@ -34,7 +35,8 @@ class Role(StrEnum):
 class Node:
     """One machine. `ssh_…` say how it is reached; `row` is its index in the list `nodes` of cluster.yaml.
 
-    `taints` are those that its row asks for, None where it says nothing: see `Cluster.taints_of`.
+    `taints` and `pod_subnet` are what its row asks for, None where it says nothing: see `Cluster.taints_of` and
+    `Cluster.pod_subnet_of`.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Node:
     roles: tuple[Role, ...]
     labels: Mapping[str, str]
     taints: tuple[str, ...] | None
+    pod_subnet: IPv4Network | None
     ssh_address: str
     ssh_port: int
     ssh_user: str
@@ -107,6 +110,11 @@ class NodeRow(Section):
         description="Taints in Kubernetes, as `KEY=VALUE:EFFECT`; without the key, a node that is no worker has its "
         "role's.",
     )
+    pod_subnet: PodSubnet | None = Field(
+        default=None,
+        description="The node's /24 of the pods' network where `network.static_routes` makes it; without the key, the "
+        "one at the place of its address.",
+    )
     ssh: NodeSsh = Field(default_factory=NodeSsh, description="How this node is reached, where that differs.")
 
     @model_validator(mode="after")
@@ -116,8 +124,9 @@ class NodeRow(Section):
             message = f"`name` stands for {_nodes(names)}, `address` for {_nodes(addresses)}"
             address = "one address" if names == 1 else "a range of addresses: `FIRST-LAST`"
             raise problem("range-mismatch", message, f"give {_nodes(names)} {address}")
-        if names > 1 and (self.mac or self.ssh.address):
-            own = "mac" if self.mac else "ssh.address"
+        single = {"mac": self.mac, "ssh.address": self.ssh.address, "pod_subnet": self.pod_subnet}
+        own = next((key for key, value in single.items() if value), None)
+        if names > 1 and own:
             raise problem("range-mismatch", f"one `{own}` cannot belong to {names} nodes", "write them one by one")
         return self
 
@@ -137,6 +146,7 @@ class NodeRow(Section):
                 roles=self.roles,
                 labels=self.labels,
                 taints=self.taints,
+                pod_subnet=self.pod_subnet,
                 ssh_address=self.ssh.address or str(address),
                 ssh_port=self.ssh.port or ssh.port,
                 ssh_user=self.ssh.user or ssh.user,

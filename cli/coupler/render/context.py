@@ -23,6 +23,9 @@ PKI = "/etc/coupler/pki"
 GATEWAY_RETRY = "1s"
 """How soon a gateway tries again where nobody answered; its own default, a minute, is how long a boot would wait."""
 
+POD_ROUTE_PROTOCOL = 67
+"""By what number the kernel tells our routes from others'; no program has it in iproute2's rt_protos."""
+
 Derivation = Callable[[], Any]
 """A value for the templates, not computed yet."""
 Derivations = dict[str, Derivation | dict[str, Derivation]]
@@ -61,6 +64,8 @@ def derivations(cluster: Cluster) -> Derivations:
             "etcd_api": lambda: _flannel_api(cluster),
             "etcdctl_environment": lambda: _etcdctl_environment(cluster, _flannel_api(cluster)),
         },
+        "pod_subnets": lambda: pod_subnets(cluster) if cluster.network.routed else "",
+        "pod_route_protocol": lambda: POD_ROUTE_PROTOCOL,
         "health_settings": lambda: health_settings(cluster, _scheme(cluster), _flannel_api(cluster)),
         "proxy_environment": lambda: _proxy_environment(cluster),
         "ca_certificates": lambda: {f"coupler-{c.path.stem}": c.pem for c in cluster.ca_certificates},
@@ -89,6 +94,12 @@ def image_list(cluster: Cluster) -> str:
     """Return the list of images for containerd: SHA-256 of the archive, its URL, the references that it brings."""
     rows = [(i.sha256, f"{cluster.mirror.url}/{i.place}", *i.references) for i in cluster.images if cluster.mirror]
     return "\n".join(["# sha256 url references", *(" ".join(row) for row in rows)]) + "\n"
+
+
+def pod_subnets(cluster: Cluster) -> str:
+    """Return the table of routes to pods: the subnet of each node's pods, its address."""
+    rows = [f"{cluster.pod_subnet_of(node)} {node.address}" for node in cluster.nodes]
+    return "\n".join(["# subnet address", *rows]) + "\n"
 
 
 def _row(cluster: Cluster, node: Node) -> tuple[str, ...]:

@@ -106,7 +106,7 @@ class _WatchedNode:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._node, name)
-        key = name.partition("_")[0]
+        key = "ssh" if name.startswith("ssh_") else name
         self._recorder.pending.add(Read(("nodes", self._node.row, key)))
         if key == "ssh":
             self._recorder.pending.add(Read(("ssh", name.partition("_")[2])))

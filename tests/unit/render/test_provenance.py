@@ -138,6 +138,8 @@ EDITS = {
     "nodes[1].roles[1]": "etcd",
     "nodes[1].taints[0]": '"example.org/edge=:NoSchedule"',
     "nodes[1].taints[1]": '"dedicated:NoExecute"',
+    "network.static_routes": "false",
+    "nodes[1].pod_subnet": "10.128.8.0/24",
 }
 """For every key of every-option.yaml whose value is in the document, another value."""
 
@@ -150,6 +152,8 @@ FIRST = {
     "os.channel": {PIN: ""},
     "os.update_server": {PIN: ""},
     "os.reboot.max_nodes": {"node-[1-3]": "node-[1-5]", "-10.0.0.13": "-10.0.0.15"},
+    "network.static_routes": {"flannel:\n    enabled: true": "flannel:\n    enabled: false"},
+    "nodes[1].pod_subnet": {"flannel:\n    enabled: true": "flannel:\n    enabled: false"},
     "network.flannel.mtu": {"backend: host-gw": "backend: vxlan"},
     "etcd.v2_api": {"strategy: etcd-lock": "strategy: reboot", "fleet:\n  enabled: true": "fleet:\n  enabled: false"},
     "nodes[0].roles[0]": {"kubernetes:\n  enabled: true": "kubernetes:\n  enabled: false"},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from coupler.model.catalogue import REGISTRATOR
+from coupler.model.network import POD_SUBNET
 from coupler.model.rules.issue import Issue, error, warning
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ UNROUTED = {
 """Networks whose addresses no machine forwards (RFC 6890)."""
 MOST_MEMBERS = 7
 """etcd's documentation advises no more members (FAQ, 'What is maximum cluster size?')."""
-POD_SUBNET = 24
-"""flannel gives each node a /24 of the pod network, and leaves out the first."""
 
 
 def unique_names(cluster: Cluster) -> Iterator[Issue]:
@@ -151,7 +150,7 @@ def _servers(cluster: Cluster) -> Iterator[tuple[KeyPath, str]]:
 
 
 def room_for_pods(cluster: Cluster) -> Iterator[Issue]:
-    """Each node gets a /24 of the pod network."""
+    """Each node gets a /24 of the pod network; flannel leaves out the first."""
     pods, count = cluster.network.pods, len(cluster.nodes)
     if not cluster.network.flannel.enabled and not cluster.kubernetes.enabled:
         return
@@ -161,6 +160,27 @@ def room_for_pods(cluster: Cluster) -> Iterator[Issue]:
         message = f"{pods} has room for {room} nodes with a /{POD_SUBNET} each, and there are {count}"
         hint = f"widen it to /{enough} or shorter, such as {pods.supernet(new_prefix=min(enough, pods.prefixlen))}"
         yield error("pods-too-small", ("network", "pods"), message, hint)
+
+
+def own_pod_subnets(cluster: Cluster) -> Iterator[Issue]:
+    """Where routes connect the pods, each node has a part of their network that no other has."""
+    pods = cluster.network.pods
+    if not cluster.network.routed or pods.prefixlen > POD_SUBNET:
+        return
+    first: dict[IPv4Network, Node] = {}
+    taken = {cluster.pod_subnet_of(node) for node in cluster.nodes}
+    free = next((subnet for subnet in pods.subnets(new_prefix=POD_SUBNET) if subnet not in taken), None)
+    for node in cluster.nodes:
+        subnet = cluster.pod_subnet_of(node)
+        path = ("nodes", node.row, "pod_subnet" if node.pod_subnet else "address")
+        other = first.setdefault(subnet, node)
+        hint = f"give it a `pod_subnet` of its own, such as {free}" if free else "widen network.pods"
+        if not subnet.subnet_of(pods):
+            message = f"{subnet} is no part of the pods' network {pods}"
+            yield error("pod-subnet-outside", path, message, hint)
+        elif other is not node:
+            message = f"the pods of {node.name} would share {subnet} with those of {other.name}"
+            yield error("duplicate-pod-subnet", path, message, hint)
 
 
 def balancer_and_role(cluster: Cluster) -> Iterator[Issue]:
@@ -214,6 +234,7 @@ RULES = (
     usable_networks,
     servers_outside,
     room_for_pods,
+    own_pod_subnets,
     balancer_and_role,
     something_to_balance,
     balancing_programs,
