@@ -29,7 +29,10 @@ NODE_FOLDER = "etc/coupler/pki"
 """Where a node keeps its part, from its root."""
 
 SIGNING_KEY = "kubernetes/service-account.key"
-"""What service accounts' tokens are signed with; the public half lies beside it."""
+"""What service accounts' tokens are signed with."""
+
+PUBLIC_KEY = "kubernetes/service-account.pub"
+"""Its public half, by which they are verified."""
 
 ENCRYPTION = "kubernetes/encryption.yaml"
 """How the API server encrypts what it stores: with the key in it."""
@@ -220,7 +223,7 @@ class Store:
         files: dict[str, tuple[bytes, int]] = {}
         shared = [f"{authority}.crt" for authority in authorities(self._cluster)]
         if self._cluster.kubernetes.enabled and Role.CONTROL in node.roles:
-            shared += [SIGNING_KEY, f"{SIGNING_KEY.removesuffix('.key')}.pub", ENCRYPTION]
+            shared += [SIGNING_KEY, PUBLIC_KEY, ENCRYPTION]
         names = [(self._folder / name, name) for name in shared]
         for certificate in certificates_of_node(self._cluster, node):
             for kind in ("crt", "key"):
@@ -234,12 +237,18 @@ class Store:
         """Return how the secrets that are no certificates are made, by their files. Each is made once, and stays."""
         if not self._cluster.kubernetes.enabled:
             return {}
-        return {SIGNING_KEY: self._make_signing_key, ENCRYPTION: self._make_encryption}
+        return {
+            SIGNING_KEY: self._make_signing_key,
+            PUBLIC_KEY: self._make_public_key,
+            ENCRYPTION: self._make_encryption,
+        }
 
     def _make_signing_key(self) -> None:
-        private, public = pki.new_signing_key()
-        write(self._folder / f"{SIGNING_KEY.removesuffix('.key')}.pub", public, 0o644)
-        write(self._folder / SIGNING_KEY, private, 0o600)
+        (self._folder / PUBLIC_KEY).unlink(missing_ok=True)
+        write(self._folder / SIGNING_KEY, pki.new_signing_key(), 0o600)
+
+    def _make_public_key(self) -> None:
+        write(self._folder / PUBLIC_KEY, pki.public_half((self._folder / SIGNING_KEY).read_bytes()), 0o644)
 
     def _make_encryption(self) -> None:
         write(self._folder / ENCRYPTION, encryption_at_rest(secrets.token_bytes(_ENCRYPTION_KEY_BYTES)), 0o600)
