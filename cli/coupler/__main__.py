@@ -12,10 +12,12 @@ from typer.exceptions import TyperException
 
 from coupler import __version__, ui
 from coupler.commands import (
+    certs,
     check,
     diff,
     doctor,
     init,
+    kubeconfig,
     lab,
     lb,
     lock,
@@ -46,7 +48,9 @@ app.command("diff")(diff.diff)
 app.command("publish")(publish.publish)
 app.command("init")(init.init)
 app.command("status")(status.status)
+app.command("kubeconfig")(kubeconfig.kubeconfig)
 app.command("doctor")(doctor.doctor)
+app.add_typer(certs.app, name="certs")
 app.add_typer(lb.app, name="lb")
 app.add_typer(mirror.app, name="mirror")
 app.add_typer(lock.app, name="lock")

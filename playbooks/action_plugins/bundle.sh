@@ -23,6 +23,15 @@ put() {
     { [ -d "${2%/*}" ] || mkdir -p "${2%/*}"; } && cp --preserve=mode "$1" "$2.new" && mv "$2.new" "$2"
 }
 
+# outdated FILE: note the units that name it in X-Coupler-Restart-On=, before it changes: whoever restarts them, in turns
+# over the nodes, reads it there. It is gone after a boot, which starts everything.
+outdated() {
+    [ -d /run/coupler ] || return 0 # nothing of ours runs yet
+    # shellcheck disable=SC2046 # the files of units have no blanks in their names
+    grep -lsE "^X-Coupler-Restart-On=(.* )?$1( |\$)" $(find /etc/systemd/system -type f 2> /dev/null) /dev/null |
+        sed -e 's|\.d/[^/]*$||' -e 's|.*/||' >> /run/coupler/outdated
+}
+
 changed=false files=
 # One at a time: a run that was killed may still be at work here, and what it leaves are keys.
 exec 9> /run/coupler-install.lock
@@ -40,5 +49,7 @@ find . -type f -printf '%m %P\n' | sort > "$staging/list"
 while read -r mode file; do
     if same "$file" "$mode" "/$file"; then continue; fi
     changed=true files="$files /$file"
-    "$check" || message=$(put "$file" "/$file" 2>&1) || answer true "cannot write /$file: $message"
+    if "$check"; then continue; fi
+    outdated "/$file"
+    message=$(put "$file" "/$file" 2>&1) || answer true "cannot write /$file: $message"
 done < "$staging/list"

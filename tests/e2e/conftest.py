@@ -165,17 +165,17 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def make_site(make_lab: Callable[[], Lab], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Site]]:
-    """Make sites with as many machines as asked for; at the end of the module nothing of them is left."""
+def make_site(make_lab: Callable[[], Lab], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Site]]:
+    """Make sites with as many machines as asked for, by `lab up` with more options; at the module's end all is gone."""
     labs: list[Lab] = []
 
-    def make(machines: int) -> Site:
+    def make(machines: int, *options: str) -> Site:
         lab = make_lab()
         labs.append(lab)
         folder = tmp_path_factory.mktemp("site") / lab.name
         folder.mkdir()
         site = Site(folder, lab)
-        up = site.cluster("lab", "up", "--nodes", str(machines))
+        up = site.cluster("lab", "up", "--nodes", str(machines), *options)
         assert up.exit_code == 0, up.stderr
         # Nodes look when they are told to, or boot: no test depends on when their timer elapses.
         site.edit("  signing_key:", "  interval: 1h\n  signing_key:")

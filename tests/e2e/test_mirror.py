@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.e2e.conftest import Site
+
 pytestmark = pytest.mark.lab
 
 APP = "docker.io/library/app:1"
@@ -212,3 +214,25 @@ def test_a_read_only_folder_is_served_by_links(lab_host: None, tmp_path: Path) -
         lab.down(forget=True)
         subprocess.run(["umount", str(given)], check=True)
     assert [path.name for path in given.iterdir()] == ["kubelet"]
+
+
+def test_a_corrupt_program_is_never_in_place_and_status_says_why(
+    make_site: Callable[..., Site], tmp_path: Path
+) -> None:
+    site = make_site(1, "--mirror", str(tmp_path / "mirror"))
+    stand_in = b"#!/bin/sh\nexec sleep infinity\n"
+    (site.folder / "fleetd").write_bytes(stand_in)
+    added = site.json("mirror", "add", "fleetd", "fleetd", "--version", "1.0.0")
+    assert added.exit_code == 0, added.stderr
+    place = tmp_path / "mirror" / added.data["place"]
+    place.write_bytes(stand_in + b"# and more\n")
+    site.edit("kubernetes:\n", "kubernetes:\n  enabled: false\n")
+    assert site.cluster("init").exit_code == 0
+    (machine,) = site.machines
+    assert site.inside(machine, "ls /opt/bin /var/lib/coupler/artifacts").count("fleetd") == 0
+    said = f"no server has it: {site.lab.mirror_url}/fleetd/1.0.0/amd64/fleetd has the SHA-256 "
+    status = site.cluster("status").stdout
+    assert re.search(rf"waiting for their programs: fleet\n  on {machine}: {re.escape(said)}", status), status
+    checked = site.cluster("mirror", "verify")
+    assert checked.exit_code == 1
+    assert f"corrupt: {added.data['place']}" in checked.stdout

@@ -301,12 +301,11 @@ class KubeApi:
             return Text(500, "\n".join([*lines, f"{name} check failed", ""]))
         return Text(200, "\n".join([*lines, f"{name} check passed", ""]) if "verbose" in request.query else "ok")
 
-    @staticmethod
-    def _authorize(request: web.BaseRequest, rights: Callable[[str, str], bool]) -> None:
+    def _authorize(self, request: web.BaseRequest, rights: Callable[[str, str], bool]) -> None:
         certificate = request.transport.get_extra_info("peercert") if request.transport else None
         subject = {key: value for part in (certificate or {}).get("subject", ()) for key, value in part}
         user = subject.get("commonName", "")
-        if not user:
+        if not user or user in self.refused_tokens:
             raise Refused(401, "Unauthorized", "Unauthorized")
         if not rights(user, f"{request.method} {request.path}"):
             message = f'forbidden: User "{user}" cannot {request.method.lower()} path "{request.path}"'

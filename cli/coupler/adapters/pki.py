@@ -103,11 +103,15 @@ def expiry(certificate: bytes) -> datetime:
     return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
 
 
-def new_signing_key() -> tuple[bytes, bytes]:
-    """Return a new private key and its public key, both PEM: what signs service account tokens."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return _key_pem(key), public
+def new_signing_key() -> bytes:
+    """Return a new private key, PEM: what signs service account tokens."""
+    return _key_pem(ec.generate_private_key(ec.SECP256R1()))
+
+
+def public_half(key: bytes) -> bytes:
+    """Return the public key of a private one, both PEM. Raises ValueError if it is none."""
+    public = serialization.load_pem_private_key(key, password=None).public_key()
+    return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _builder(

@@ -102,11 +102,12 @@ def _versions(found: Versions) -> Iterator[str]:
     yield "  # A bridge is quick. Over a real network keep the defaults, 100 and 1000."
     yield from ("  heartbeat_interval: 50", "  election_timeout: 250", "")
     if found.flannel.version or found.kubernetes.version:
-        yield from ("network:", "  flannel:")
-        if not found.flannel.version:
-            yield from _comment(f"{found.flannel.why} Without it the pods' networks are routed by static routes.", 4)
-            yield "    enabled: false"
-        yield from (f"  {line}" for line in _version("version", found.flannel))
+        yield "network:"
+        if found.flannel.version:
+            yield from ("  flannel:", *(f"  {line}" for line in _version("version", found.flannel)))
+        else:
+            yield from _comment(f"{found.flannel.why} The machines share one bridge: routes lead to each other's pods.")
+            yield "  flannel: {enabled: false}"
         yield ""
     if found.fleet.version:
         yield "fleet:"
@@ -123,6 +124,11 @@ def _versions(found: Versions) -> Iterator[str]:
         yield "  #version: 1.35.1"
     yield from _version("version", found.kubernetes)
     yield from _version("cni_plugins_version", found.cni_plugins)
+    yield from (
+        "  addons:",
+        "    # The machines have no name server to ask for other names.",
+        "    coredns: {upstreams: []}",
+    )
     if found.extras:
         yield from ("", "artifacts:")
     for name, extra in found.extras.items():

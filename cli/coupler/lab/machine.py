@@ -33,6 +33,13 @@ _CORE = 500
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin"
 
 
+_LOGGED_IN = """\
+for profile in /etc/profile.d/*.sh; do [ ! -r "$profile" ] || . "$profile"; done
+exec "$@"
+"""
+"""What a command of root's gets beside a path: what a login sets, such as where etcdctl finds the cluster."""
+
+
 class Power(StrEnum):
     """How a machine is: running, running with its cable pulled out, or off."""
 
@@ -173,7 +180,8 @@ class Guest:
             name = self.machine.name
             raise HostFailedError("the machine is off", host=name, next_step=f"cluster lab start {name}")
         inside = ["nsenter", f"--target={leader.pid}", *("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")]
-        return [*inside, "--", "env", "-i", f"PATH={_PATH}", "HOME=/root", "LANG=C.UTF-8", *argv]
+        clean = ["env", "-i", f"PATH={_PATH}", "HOME=/root", "LANG=C.UTF-8"]
+        return [*inside, "--", *clean, "sh", "-c", _LOGGED_IN, "sh", *argv]
 
     def run(self, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Run `argv` as root inside the machine and return what became of it."""

@@ -12,7 +12,9 @@ from coupler.model.addons import Addons
 from coupler.model.fields import (
     Duration,
     DurationText,
+    EndpointText,
     Flag,
+    Host,
     ImageReference,
     JsonObject,
     LabelKey,
@@ -151,6 +153,14 @@ class Kubernetes(Section):
     pause_image: ImageReference | None = Field(
         default=None,
         description="The image of a pod's sandbox; without it the mirror's, or else `registry.k8s.io/pause:3.10`.",
+    )
+    endpoint: EndpointText | None = Field(
+        default=None,
+        description="Where clients outside the cluster reach an API server: a load balancer's name or address, with or "
+        "without a port; without it, the first control node.",
+    )
+    certificate_names: tuple[Host, ...] = Field(
+        default=(), description="More names and addresses of the API servers, for their certificates."
     )
     feature_gates: Mapping[Text, Flag] = Field(
         default_factory=dict, description="Kubernetes' feature gates, for all its programs: `Name: true`."

@@ -30,6 +30,8 @@ VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){2}(-[0-9A-Za-z.]+)?", re.ASCII)
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _MOST_PORT = 65535
+API_PORT = 6443
+"""Where an API server listens."""
 TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 """What a taint does to pods that do not tolerate it (Kubernetes' documentation, 'Taints and Tolerations')."""
 _KEY_TYPES = ("ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
@@ -62,6 +64,17 @@ class Version(str):
         """The three numbers, without a suffix such as `-rc.1`."""
         major, minor, patch = self.partition("-")[0].split(".")
         return int(major), int(minor), int(patch)
+
+
+class Endpoint(str):
+    """Where something is reached: a host name or IPv4 address, a colon and a port."""
+
+    __slots__ = ()
+
+    @property
+    def host(self) -> str:
+        """The host name or address."""
+        return self.partition(":")[0]
 
 
 class Duration(str):
@@ -125,6 +138,15 @@ def _host(value: object) -> str:
     if not _HOST.fullmatch(text) or len(text) > 253:  # noqa: PLR2004 (RFC 1035, 2.3.4)
         raise problem("invalid-host", f"`{text}` is neither a host name nor an IPv4 address")
     return text
+
+
+def _endpoint(value: object) -> Endpoint:
+    host, colon, port = line_of(value).partition(":")
+    if colon and not (port.isdigit() and 1 <= int(port) <= _MOST_PORT):
+        raise problem(
+            "invalid-port", f"`{port}` is not a port", f"write `{host}:6443`, or the host alone for port 6443"
+        )
+    return Endpoint(f"{_host(host)}:{port or API_PORT}")
 
 
 def address_of(value: object) -> IPv4Address:
@@ -383,6 +405,7 @@ VersionText: TypeAlias = Annotated[
     PlainValidator(_version),
     WithJsonSchema({"type": "string", "pattern": r"^\d+\.\d+\.\d+(-[0-9A-Za-z.]+)?$"}),
 ]
+EndpointText: TypeAlias = Annotated[Endpoint, PlainValidator(_endpoint), WithJsonSchema({"type": "string"})]
 DurationText: TypeAlias = Annotated[
     Duration, PlainValidator(_duration), WithJsonSchema({"type": "string", "pattern": r"^(\d+[smh]){1,3}$"})
 ]

@@ -41,12 +41,16 @@ class Component:
     vital: bool = True
 
 
+_ROUTES = Component("routes", "coupler-routes.service", 60)
+
+
 def components(cluster: Cluster) -> tuple[Component, ...]:
     """Return the components of a cluster, in the order in which they become healthy."""
     classic = cluster.os.distribution is Distribution.CONTAINER_LINUX
     return (
         *_etcd(classic=classic),
         *(_flannel(classic=classic) if cluster.network.flannel.enabled else ()),
+        *((_ROUTES,) if cluster.network.routed else ()),
         *(_fleet(classic=classic) if cluster.fleet.enabled else ()),
         *(_kubernetes(cluster) if cluster.kubernetes.enabled else ()),
     )
@@ -80,7 +84,7 @@ def _fleet(*, classic: bool) -> Iterator[Component]:
 def _kubernetes(cluster: Cluster) -> Iterator[Component]:
     api = ("etcd", "kube-apiserver")
     network = ("cni-plugins", *(("flanneld", "etcdctl") if cluster.network.flannel.enabled else ()))
-    flannel = ("flannel",) if cluster.network.flannel.enabled else ()
+    pods = ("flannel",) if cluster.network.flannel.enabled else ("routes",) if cluster.network.routed else ()
 
     def control(name: str, unit: str, patience: int, after: tuple[str, ...], needs: tuple[str, ...]) -> Component:
         return Component(name, f"{unit}.service", patience, Role.CONTROL, (unit,), needs, after)
@@ -91,8 +95,8 @@ def _kubernetes(cluster: Cluster) -> Iterator[Component]:
     yield control("scheduler", "kube-scheduler", 120, ("api-gateway",), api)
     yield Component("containerd", "containerd.service", 60, programs=("kubelet",))
     yield Component(
-        "kubelet", "kubelet.service", 180, None, ("kubelet",), api + network, ("api-gateway", "containerd", *flannel)
+        "kubelet", "kubelet.service", 180, None, ("kubelet",), api + network, ("api-gateway", "containerd", *pods)
     )
     yield Component("kube-proxy", "kube-proxy.service", 120, None, ("kube-proxy",), api, ("api-gateway",))
-    needs = (*api, *network, "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
+    needs = (*api, *network, "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
     yield Component("dns", "kube-proxy.service", 180, None, (), needs, ("kubelet", "kube-proxy"), vital=False)

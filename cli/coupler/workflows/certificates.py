@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from coupler.model import Cluster, Node, Role
 from coupler.workflows.workspace import read, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from datetime import datetime
     from pathlib import Path
 
@@ -28,7 +29,10 @@ NODE_FOLDER = "etc/coupler/pki"
 """Where a node keeps its part, from its root."""
 
 SIGNING_KEY = "kubernetes/service-account.key"
-"""What service accounts' tokens are signed with; the public half lies beside it."""
+"""What service accounts' tokens are signed with."""
+
+PUBLIC_KEY = "kubernetes/service-account.pub"
+"""Its public half, by which they are verified."""
 
 ENCRYPTION = "kubernetes/encryption.yaml"
 """How the API server encrypts what it stores: with the key in it."""
@@ -60,12 +64,17 @@ def authorities(cluster: Cluster) -> tuple[str, ...]:
 def certificates_of(cluster: Cluster) -> Iterator[Certificate]:
     """Yield every certificate of the cluster, in the order of its nodes."""
     for node in cluster.nodes:
-        if cluster.etcd.tls:
-            yield from _etcd(cluster, node)
-        if cluster.kubernetes.enabled:
-            yield from _kubernetes(cluster, node)
+        yield from certificates_of_node(cluster, node)
     if cluster.kubernetes.enabled:
         yield Certificate("kubernetes/admin", "kubernetes/ca", pki.Profile("admin", ("system:masters",), client=True))
+
+
+def certificates_of_node(cluster: Cluster, node: Node) -> Iterator[Certificate]:
+    """Yield the certificates that a node has by its roles: with their keys, it gets these and no other's."""
+    if cluster.etcd.tls:
+        yield from _etcd(cluster, node)
+    if cluster.kubernetes.enabled:
+        yield from _kubernetes(cluster, node)
 
 
 def _etcd(cluster: Cluster, node: Node) -> Iterator[Certificate]:
@@ -88,13 +97,16 @@ def _kubernetes(cluster: Cluster, node: Node) -> Iterator[Certificate]:
         return Certificate(f"kubernetes/{kind}", f"kubernetes/{authority}", profile, node.name)
 
     if Role.CONTROL in node.roles:
-        domain = cluster.network.domain
-        names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{domain}")
+        more = _outside_names(cluster)
+        names = ("localhost", node.name, *_service_names(cluster), *(name for name in more if isinstance(name, str)))
         addresses = (LOCALHOST, cluster.network.services[1], node.address)
-        yield certificate(
-            "apiserver",
-            pki.Profile("kube-apiserver", dns_names=("localhost", node.name, *names), addresses=addresses, server=True),
+        server = pki.Profile(
+            "kube-apiserver",
+            dns_names=tuple(dict.fromkeys(names)),
+            addresses=tuple(dict.fromkeys((*addresses, *(name for name in more if not isinstance(name, str))))),
+            server=True,
         )
+        yield certificate("apiserver", server)
         yield certificate(
             "apiserver-kubelet-client", pki.Profile("kube-apiserver-kubelet-client", ("system:masters",), client=True)
         )
@@ -112,6 +124,19 @@ def _kubernetes(cluster: Cluster, node: Node) -> Iterator[Certificate]:
     )
     yield certificate("kubelet", kubelet)
     yield certificate("proxy", pki.Profile("system:kube-proxy", client=True))
+
+
+def _service_names(cluster: Cluster) -> tuple[str, ...]:
+    """Return the names of the service by which pods ask for the API servers."""
+    service = "kubernetes.default.svc"
+    return "kubernetes", "kubernetes.default", service, f"{service}.{cluster.network.domain}"
+
+
+def _outside_names(cluster: Cluster) -> list[str | IPv4Address]:
+    """Return the names and addresses by which clients outside the cluster ask for its API servers."""
+    settings = cluster.kubernetes
+    hosts = [*([settings.endpoint.host] if settings.endpoint else []), *settings.certificate_names]
+    return [IPv4Address(host) if host.replace(".", "").isdigit() else host for host in hosts]
 
 
 def encryption_at_rest(key: bytes) -> bytes:
@@ -132,6 +157,14 @@ def encryption_at_rest(key: bytes) -> bytes:
     return json.dumps(configuration, indent=2).encode("ascii") + b"\n"
 
 
+Chosen = Callable[[Certificate], bool]
+"""Which certificates to make anew."""
+
+
+def _none(_: Certificate) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Missing:
     """What has to be made, and why."""
@@ -147,8 +180,11 @@ class Store:
         self._folder = folder
         self._cluster = cluster
 
-    def missing(self, now: datetime) -> Iterator[Missing]:
-        """Yield what has to be made: what is not there, expires soon, or says something else than it should."""
+    def missing(self, now: datetime, again: Chosen = _none) -> Iterator[Missing]:
+        """Yield what has to be made: what is not there, expires soon, or says something else than it should.
+
+        Those `again` are made anew though they would still serve.
+        """
         for authority in authorities(self._cluster):
             if not self._pair(authority):
                 yield Missing(authority, "there is none")
@@ -156,12 +192,15 @@ class Store:
             if not read(self._folder / name):
                 yield Missing(name, "there is none")
         for certificate in certificates_of(self._cluster):
-            reason = self._reason(certificate, now)
+            reason = self.reason(certificate, now) or ("asked for" if again(certificate) else None)
             if reason:
                 yield Missing(certificate.path, reason)
 
-    def make(self, now: datetime) -> list[str]:
-        """Make what is missing; return its paths. An interrupted call leaves whole pairs, and the next one goes on."""
+    def make(self, now: datetime, again: Chosen = _none) -> list[str]:
+        """Make what is `missing`; return its paths.
+
+        An interrupted call leaves whole pairs, and the next one goes on.
+        """
         made = []
         for authority in authorities(self._cluster):
             if not self._pair(authority):
@@ -172,7 +211,7 @@ class Store:
                 make()
                 made.append(name)
         for certificate in certificates_of(self._cluster):
-            if self._reason(certificate, now):
+            if self.reason(certificate, now) or again(certificate):
                 authority_pair = self._pair(certificate.authority)
                 if authority_pair:
                     self._write(certificate.path, pki.issue(certificate.profile, authority_pair, now))
@@ -184,10 +223,11 @@ class Store:
         files: dict[str, tuple[bytes, int]] = {}
         shared = [f"{authority}.crt" for authority in authorities(self._cluster)]
         if self._cluster.kubernetes.enabled and Role.CONTROL in node.roles:
-            shared += [SIGNING_KEY, f"{SIGNING_KEY.removesuffix('.key')}.pub", ENCRYPTION]
-        own = self._folder / "nodes" / node.name
+            shared += [SIGNING_KEY, PUBLIC_KEY, ENCRYPTION]
         names = [(self._folder / name, name) for name in shared]
-        names += [(path, str(path.relative_to(own))) for path in sorted(own.glob("*/*.*"))]
+        for certificate in certificates_of_node(self._cluster, node):
+            for kind in ("crt", "key"):
+                names.append((self._folder / f"{certificate.path}.{kind}", f"{certificate.name}.{kind}"))
         for path, name in names:
             secret = name.endswith(".key") or name == ENCRYPTION
             files[f"{NODE_FOLDER}/{name}"] = (path.read_bytes(), 0o600 if secret else 0o644)
@@ -197,17 +237,32 @@ class Store:
         """Return how the secrets that are no certificates are made, by their files. Each is made once, and stays."""
         if not self._cluster.kubernetes.enabled:
             return {}
-        return {SIGNING_KEY: self._make_signing_key, ENCRYPTION: self._make_encryption}
+        return {
+            SIGNING_KEY: self._make_signing_key,
+            PUBLIC_KEY: self._make_public_key,
+            ENCRYPTION: self._make_encryption,
+        }
 
     def _make_signing_key(self) -> None:
-        private, public = pki.new_signing_key()
-        write(self._folder / f"{SIGNING_KEY.removesuffix('.key')}.pub", public, 0o644)
-        write(self._folder / SIGNING_KEY, private, 0o600)
+        (self._folder / PUBLIC_KEY).unlink(missing_ok=True)
+        write(self._folder / SIGNING_KEY, pki.new_signing_key(), 0o600)
+
+    def _make_public_key(self) -> None:
+        write(self._folder / PUBLIC_KEY, pki.public_half((self._folder / SIGNING_KEY).read_bytes()), 0o644)
 
     def _make_encryption(self) -> None:
         write(self._folder / ENCRYPTION, encryption_at_rest(secrets.token_bytes(_ENCRYPTION_KEY_BYTES)), 0o600)
 
-    def _reason(self, certificate: Certificate, now: datetime) -> str | None:
+    def certificate(self, name: str) -> bytes | None:
+        """Return the certificate with this path, as PEM, None where there is none."""
+        return self._read(name, "crt")
+
+    def pair(self, name: str) -> pki.KeyPair | None:
+        """Return the certificate with this path and its key, None where one of them is missing."""
+        return self._pair(name)
+
+    def reason(self, certificate: Certificate, now: datetime) -> str | None:
+        """Return why a certificate has to be made, None where it serves."""
         authority = self._pair(certificate.authority)
         if not authority:
             return "its authority is new"

@@ -18,6 +18,7 @@ from coupler.workflows.steps.health import Health
 from coupler.workflows.steps.preflight import Preflight
 from coupler.workflows.steps.publish import Publish
 from coupler.workflows.steps.pull import Pull
+from coupler.workflows.steps.restart import Restart
 from coupler.workflows.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def init(loaded: LoadedCluster, progress: Progress, *, limit: Sequence[str] = ()
     nodes = limited(loaded.cluster, limit)
     workspace = Workspace.beside(loaded.path)
     health = Health()
-    steps: list[Step] = [Check(), Preflight(), Certificates(), Publish(), Bootstrap(), Pull(), health]
+    steps: list[Step] = [Check(), Preflight(), Certificates(), Publish(), Bootstrap(), Pull(), Restart(), health]
     if loaded.cluster.load_balancer and balancing(nodes):
         steps.append(Balance())
     with workspace.scratch() as scratch, Connections(access(loaded.cluster, workspace)) as connections:

@@ -258,9 +258,9 @@ class _Locks:
 
     def _ask(self, method: str, path: str, body: str = "") -> tuple[int, str]:
         """Return status and body of a request to etcd, through the first node that gets an answer."""
-        members = [*self._cluster.etcd_members, *self._cluster.nodes]
+        likely = {node.name: node for node in (*self._cluster.etcd_members, *self._cluster.nodes)}
         problem: CouplerError | None = None
-        for node in [self._through] if self._through else dict.fromkeys(members):
+        for node in [self._through] if self._through else likely.values():
             try:
                 answer = self._ask_through(node, method, path, body)
             except CouplerError as error:

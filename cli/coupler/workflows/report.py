@@ -150,7 +150,7 @@ def _certificate(line: str) -> list[tuple[str, datetime]]:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Units that wait for the same reason on the same nodes."""
+    """Units that wait for the same reason on the same nodes; without units, artifacts that no unit waits for."""
 
     reason: str
     nodes: tuple[str, ...]
@@ -158,11 +158,11 @@ class Waiting:
     artifacts: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """Return the two lines for a person: which units, then where and why."""
-        shown = 4
+        """Return the two lines for a person: which units or artifacts, then where and why."""
+        shown, lacking = 4, ", ".join(self.artifacts)
         more = f" and {len(self.nodes) - shown} more" if len(self.nodes) > shown else ""
         return [
-            f"waiting for their programs: {', '.join(self.units)}",
+            f"waiting for their programs: {', '.join(self.units)}" if self.units else f"lacking: {lacking}",
             f"  on {', '.join(self.nodes[:shown])}{more}: {self.reason}",
         ]
 
@@ -171,8 +171,15 @@ class Waiting:
         return {key: value if isinstance(value, str) else list(value) for key, value in vars(self).items()}
 
 
+_IN_TIME = frozenset({"the mirror does not have it", "containerd does not run"})
+"""Why an artifact is not there that is no fault where no unit waits for it."""
+
+
 def waiting(reports: Iterable[Report]) -> list[Waiting]:
-    """Return which units wait for an artifact, grouped so that a person reads each reason once."""
+    """Return which units wait for an artifact, grouped so that a person reads each reason once.
+
+    What no unit waits for, a tool or an image, is there too if something is wrong with it.
+    """
     nodes_of: dict[tuple[str, str, str], list[str]] = {}
     for report in reports:
         for unit in report.units:
@@ -181,10 +188,14 @@ def waiting(reports: Iterable[Report]) -> list[Waiting]:
                 nodes_of.setdefault((reason, unit.waits_for, unit.name.removesuffix(".service")), []).append(
                     report.node
                 )
+        waited_for = {unit.waits_for for unit in report.units} | set(UNITS.values())
+        for artifact, reason in report.waiting.items():
+            if artifact not in waited_for and reason not in _IN_TIME:
+                nodes_of.setdefault((reason, artifact, ""), []).append(report.node)
     groups: dict[tuple[str, tuple[str, ...]], list[tuple[str, str]]] = {}
     for (reason, artifact, name), nodes in nodes_of.items():
         groups.setdefault((reason, tuple(nodes)), []).append((name, artifact))
     return [
-        Waiting(reason, nodes, tuple(unit for unit, _ in pairs), tuple(artifact for _, artifact in pairs))
+        Waiting(reason, nodes, tuple(unit for unit, _ in pairs if unit), tuple(artifact for _, artifact in pairs))
         for (reason, nodes), pairs in groups.items()
     ]

@@ -139,7 +139,7 @@ class ClusterStatus:
             troubles.append(f"is not at the published commit{f': {reason}' if reason else ''}")
         expired = sorted(name for name, expiry in answer.certificates.items() if expiry < self.now)
         if expired:
-            troubles.append(f"expired: {', '.join(expired)}")
+            troubles.append(f"expired: {', '.join(expired)}: run `cluster certs renew`")
         node = next(node for node in self.nodes if node.name == answer.node)
         failed = failed_units(answer, components_of(self.cluster, node))
         failed += [unit.name for unit in answer.units if unit.failed and unit.name in report.BALANCING]

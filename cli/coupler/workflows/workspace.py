@@ -51,6 +51,8 @@ class Workspace:
     def prepare(self) -> None:
         """Make the folder, for the operator alone, and out of git's sight."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.root.stat().st_mode & 0o077:
+            self.root.chmod(0o700)
         ignore = self.root / ".gitignore"
         if not ignore.exists():
             write(ignore, b"*\n", mode=0o600)
@@ -85,7 +87,7 @@ class Workspace:
 
 def write(path: Path, content: bytes, mode: int) -> None:
     """Write a file whole or not at all, with its mode from the first moment; a crash leaves the old one."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_folder(path.parent)
     draft = path.with_name(f".{path.name}.new")  # always this name: the next run takes what a killed one has left
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
@@ -98,6 +100,12 @@ def write(path: Path, content: bytes, mode: int) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and what is missing above it, each for the operator alone."""
+    for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
 
 
 def read(path: Path) -> bytes | None:

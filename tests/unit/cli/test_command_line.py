@@ -41,7 +41,22 @@ def test_help_loads_nothing_heavy(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "verb", ["new", "check", "render", "nodes", "preview", "diff", "init", "status", "doctor", "lab", "mirror"]
+    "verb",
+    [
+        "new",
+        "check",
+        "render",
+        "nodes",
+        "preview",
+        "diff",
+        "init",
+        "status",
+        "doctor",
+        "lab",
+        "mirror",
+        "certs",
+        "kubeconfig",
+    ],
 )
 def test_every_verb_has_help(verb, tmp_path):
     result = cluster(verb, "--help", cwd=tmp_path)

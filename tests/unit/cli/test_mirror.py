@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import json
 import os
 import re
+import shlex
 import signal
 import socketserver
 import ssl
 import subprocess
 import sys
+import tarfile
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,7 +31,6 @@ from coupler.lab.pause import program, write_image
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
-    from pathlib import Path
 
 CLUSTER = """\
 version: 1
@@ -191,6 +194,37 @@ def test_serve_answers_until_it_is_interrupted(cluster: Cluster) -> None:
         server.send_signal(signal.SIGINT)
         assert server.communicate(timeout=20)[0] == "stopped\n"
     assert server.returncode == 0
+
+
+def test_the_page_about_the_mirror_is_true(cluster: Cluster) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "mirror.md").read_text()
+    cluster.file("kubelet", program())
+    for name, members in {
+        "etcd-v3.5.25-linux-amd64.tar.gz": [f"etcd-v3.5.25-linux-amd64/{part}" for part in ("etcd", "etcdctl")],
+        "flannel.tgz": ["dist/flanneld"],
+    }.items():
+        with tarfile.open(cluster.folder / name, "w:gz") as archive:
+            for member in members:
+                entry = tarfile.TarInfo(member)
+                entry.size = len(program())
+                archive.addfile(entry, io.BytesIO(program()))
+    for name in ("app.tar", "saved-by-id.tar"):
+        with (cluster.folder / name).open("wb") as file:
+            write_image(file)
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    assert len(commands) > 5
+    for command in commands:
+        argv = shlex.split(command)
+        assert argv[:2] == ["cluster", "mirror"]
+        cluster(*argv[2:])
+    listed = cluster.data("list")
+    there = {entry["name"]: entry["place"] for entry in listed["needed"] if entry["place"]}
+    assert {"kubelet", "etcd", "etcdctl"} <= set(there)
+    for place in (there["kubelet"], there["etcd"]):
+        assert place in page
+    assert "registry.example.org/team/tool:1.0" in {name for image in listed["images"] for name in image["references"]}
+    verbs = set(re.findall(r"^\| `cluster mirror (\S+?)[` ]", page, re.MULTILINE))
+    assert verbs == set(re.findall(r"^  ([a-z-]+)  ", cluster("--help").partition("Commands:")[2], re.MULTILINE))
 
 
 UPSTREAM = "dl.k8s.io"

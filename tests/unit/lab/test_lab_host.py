@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from coupler import __version__
 from coupler.errors import CouplerError, Severity
 from coupler.files import write_whole
 from coupler.lab import building, image, kernel
@@ -192,12 +193,13 @@ def test_the_cluster_yaml_of_a_lab_asks_for_what_its_mirror_has(lab: Lab, tmp_pa
     programs |= dict.fromkeys(("fleetd", "fleetctl"), "1.0.0")
     programs |= {name: "1.36.4" for name in programs_of("kubernetes") if name != "kubectl"}
     places = [f"{name}/{version}/amd64/{name}" for name, version in programs.items()]
+    places += [f"cni-plugins/1.1.1/amd64/{PLUGINS}", f"registrator/{__version__}/amd64/registrator.tar.gz"]
     sums = lab.mirror_folder / "SHA256SUMS"
-    sums.write_text("".join(f"{'a' * 64}  {place}\n" for place in [*places, f"cni-plugins/1.1.1/amd64/{PLUGINS}"]))
+    sums.write_text("".join(f"{'a' * 64}  {place}\n" for place in places))
     path = tmp_path / "cluster.yaml"
     path.write_text(lab_cluster_yaml("demo", lab.plan(3), lab))
     loaded = load_cluster(path)
-    assert [warning.code for warning in loaded.warnings] == ["no-balancing-program"]  # built by `up`
+    assert [warning.code for warning in loaded.warnings] == ["coredns-without-image"]
     assert {a.name: a.version for a in loaded.cluster.artifacts_needed} == {**programs, "cni-plugins": "1.1.1"}
     assert all(artifact.urls for artifact in loaded.cluster.artifacts_needed)
     assert "# The newest in the mirror; before 0.18 flannel speaks etcd's v2 API." in path.read_text()

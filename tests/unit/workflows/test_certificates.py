@@ -102,3 +102,12 @@ def test_secrets_are_encrypted_at_rest_by_a_key_that_stays(store, cluster):
     assert path not in store.files_for(worker)
     store.make(NOW + timedelta(days=300))
     assert store.files_for(control)[path] == (text, mode)
+
+
+def test_public_half_that_was_lost_is_that_of_the_key_that_stays(store, tmp_path):
+    store.make(NOW)
+    public, key = (tmp_path / f"pki/kubernetes/service-account.{kind}" for kind in ("pub", "key"))
+    before = public.read_bytes(), key.read_bytes()
+    public.unlink()
+    assert store.make(NOW) == ["kubernetes/service-account.pub"]
+    assert (public.read_bytes(), key.read_bytes()) == before

@@ -154,4 +154,4 @@ def test_expired_certificates_are_named() -> None:
     answer = report()
     answer = Report(**vars(answer) | {"certificates": {"/etc/coupler/pki/etcd/client.crt": NOW - timedelta(days=1)}})
     found = status(answer, report("node-2"), report("node-3"))
-    assert found.data()["nodes"][0]["error"] == "expired: /etc/coupler/pki/etcd/client.crt"
+    assert found.data()["nodes"][0]["error"] == "expired: /etc/coupler/pki/etcd/client.crt: run `cluster certs renew`"

@@ -71,6 +71,21 @@ def test_waiting_units_are_grouped_by_reason_and_nodes():
     ]
 
 
+def test_what_no_unit_waits_for_is_told_where_something_is_wrong_with_it():
+    more = (
+        "artifact=waiting kubectl 1.35.1 no server has it: http://m/kubectl has the SHA-256 5f, not 46\n"
+        "artifact=waiting docker.io/library/app 1 containerd does not take it: broken\n"
+        "artifact=waiting docker.io/library/tool 1 containerd does not run\n"
+        "artifact=waiting fleetctl 1.0.0 the mirror does not have it\n"
+        "artifact=waiting flanneld 0.27.4 no server has it: http://m/flanneld (7)\n"
+    )
+    groups = waiting([report(ANSWER + more)])
+    assert [group.lines() for group in groups[1:]] == [
+        ["lacking: kubectl", "  on node-1: no server has it: http://m/kubectl has the SHA-256 5f, not 46"],
+        ["lacking: docker.io/library/app", "  on node-1: containerd does not take it: broken"],
+    ]
+
+
 def test_healthy_node_lacks_nothing():
     assert lacks(report(), "abc123") is None
 

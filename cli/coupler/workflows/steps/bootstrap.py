@@ -22,15 +22,20 @@ class Bootstrap:
 
     title = "bootstrap"
 
+    def __init__(self, *, keys_only: bool = False) -> None:
+        """With `keys_only` a node gets certificates and keys, and everything else there stays as it is."""
+        self._keys_only = keys_only
+
     def run(self, run: Run) -> StepOutcome:
         """Run the playbook; in a dry run with Ansible's check mode."""
         store = Store(run.workspace.pki, run.cluster)
         if run.dry_run and any(store.missing(datetime.now(UTC))):
-            return StepOutcome(self.title, State.PLANNED, "would install the boot stub and secrets")
+            what = "secrets" if self._keys_only else "the boot stub and secrets"
+            return StepOutcome(self.title, State.PLANNED, f"would install {what}")
         stub = render_boot_stub(run.cluster).encode()
 
         def files_for(node: Node) -> Files:
-            return node_files(node, stub, store)
+            return store.files_for(node) if self._keys_only else node_files(node, stub, store)
 
         return hosts_step(self.title, install(run, "bootstrap", run.alive, files_for))
 

@@ -94,8 +94,11 @@ def await_health(run: Run, node: Node, *, patient: bool = True, only: Container[
 
 
 def lacks(answer: Report, commit: str, parts: Iterable[Component] = ()) -> str | None:
-    """Return what a node, which runs these components, still lacks beside their health, or None."""
-    if answer.applied != commit:
+    """Return what a node, which runs these components, still lacks beside their health, or None.
+
+    Without a commit any will do.
+    """
+    if commit and answer.applied != commit:
         return f"it is at commit {answer.applied[:12] or 'none'}, not {commit[:12]}"
     if "etcd" in answer.waiting:
         return f"etcd waits for its program: {answer.waiting['etcd']}"

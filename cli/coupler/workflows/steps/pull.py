@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,10 +12,9 @@ from coupler.workflows import health, report
 from coupler.workflows.run import Run, checked, hosts_step, target
 from coupler.workflows.script import Answer
 from coupler.workflows.steps.health import await_health
+from coupler.workflows.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from coupler.model import Node
 
 _TIMEOUT = 900  # seconds; as long as coupler-pull.service may take
@@ -62,7 +60,7 @@ class Pull:
         if run.plans_changes:
             planned = tuple(HostOutcome(node.name, State.PLANNED, "would pull") for node in run.alive)
             return hosts_step(self.title, planned, "would ask every node to pull")
-        turns = _Turns()
+        turns = Turns("asked to pull")
         commit = run.commit[:12]
 
         def ask(node: Node) -> HostOutcome:
@@ -72,7 +70,7 @@ class Pull:
             unchanged = HostOutcome(node.name, State.UNCHANGED, f"is at {commit}")
             if run.dry_run:
                 return unchanged if current else HostOutcome(node.name, State.PLANNED, _planned(commit, drifted))
-            well = _well(run, node) if before.applied and not current else frozenset()
+            well = well_components(run, node) if before.applied and not current else frozenset()
             takes_turns = "etcd" in well
             with turns.turn_of(node) if takes_turns else nullcontext():
                 self._pull(run, node, _AGAIN if drifted else _PULL)
@@ -93,31 +91,6 @@ class Pull:
                 next_step=f"see its journal: ssh {node.ssh_user}@{node.ssh_address} journalctl -u coupler-pull",
                 host=node.name,
             )
-
-
-class _Turns:
-    """One after another, and none after one that failed."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._failed: str | None = None
-
-    @contextmanager
-    def turn_of(self, node: Node) -> Iterator[None]:
-        """Wait for the turn of `node`. Raises HostFailedError where an earlier one failed."""
-        with self._lock:
-            if self._failed:
-                raise HostFailedError(
-                    "it was not asked to pull",
-                    why=f"{self._failed} failed before it, and with both etcd might lose its quorum",
-                    next_step=f"mend {self._failed}, then run `cluster init` again",
-                    host=node.name,
-                )
-            try:
-                yield
-            except BaseException:
-                self._failed = node.name
-                raise
 
 
 @dataclass(frozen=True)
@@ -141,7 +114,7 @@ def _planned(commit: str, drifted: str) -> str:
     return f"would put right: {drifted}" if drifted else f"would apply {commit}"
 
 
-def _well(run: Run, node: Node) -> frozenset[str]:
+def well_components(run: Run, node: Node) -> frozenset[str]:
     """Return which components of a node are well: so should they be after the pull."""
     answer = report.ask(run.connections, run.cluster, node)
     member = {"etcd"} if answer.serves_etcd else set()
