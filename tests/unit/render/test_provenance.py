@@ -161,6 +161,7 @@ FIRST = {
 """What must be edited beforehand, so that the edit of a key is possible and has an effect."""
 
 NOT_IN_THE_DOCUMENT = {
+    *("kubernetes.endpoint", "kubernetes.certificate_names[0]", "kubernetes.certificate_names[1]"),
     *("load_balancer.kind", "load_balancer.announcements", "load_balancer.domain", "load_balancer.kubeconfig"),
     *("load_balancer.http[0]", "load_balancer.http[1]", "load_balancer.https[0]"),
     *("artifacts.registrator.url", "artifacts.registrator.sha256"),
