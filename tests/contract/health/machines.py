@@ -87,7 +87,7 @@ class Machine:
     def health(self, *words: str, shell: str = "sh") -> dict[str, str]:
         """Return what coupler-health says: component → state and reason."""
         done = self.run(shell, str(SCRIPT), *words)
-        assert done.stderr == ""
+        assert done.stderr == "", done.stderr
         verdicts = dict(line.split(" ", 1) for line in done.stdout.splitlines())
         assert done.returncode == any(verdict.startswith("bad") for verdict in verdicts.values())
         assert not list((self.folder / "run").glob("health.*"))

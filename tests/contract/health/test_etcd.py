@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ETCD_ALONE = """\
 fleet: {enabled: false}
 kubernetes: {enabled: false}
-network: {flannel: {enabled: false}}"""
+network: {flannel: {enabled: false}, static_routes: false}"""
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PROGRAMS = ("kubectl", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 KUBERNETES = """\
 fleet: {enabled: false}
-network: {flannel: {enabled: false}}"""
+network: {flannel: {enabled: false}, static_routes: false}"""
 RIGHTS = {
     "system:node:node-1": ("/readyz", "/livez", "/healthz", "/api/v1/nodes/node-1", "/api/v1/.*services"),
     "system:kube-controller-manager": (
