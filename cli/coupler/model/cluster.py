@@ -12,9 +12,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from coupler.model.access import Git, Ssh
 from coupler.model.addons import COREDNS, upstream_coredns
 from coupler.model.catalogue import PROGRAMS, Artifact, artifacts_of, balancing_artifacts_of
-from coupler.model.components import Etcd, Fleet, Kubernetes
+from coupler.model.components import Etcd, Kubernetes
 from coupler.model.fields import Host, Name, Version, line_of
 from coupler.model.files import CertificatePath, Fragment
+from coupler.model.fleet import Fleet
 from coupler.model.images import PAUSE_IMAGE, MirroredImage, newest_among, pause_among
 from coupler.model.network import POD_SUBNET, Networking
 from coupler.model.node import MAX_NODES, Node, NodeRow, Role

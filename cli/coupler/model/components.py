@@ -1,4 +1,4 @@
-"""The programs of the cluster: etcd, fleet and Kubernetes."""
+"""The programs of the cluster: etcd and Kubernetes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from coupler.model.fields import (
     Host,
     ImageReference,
     JsonObject,
-    LabelKey,
-    LabelValue,
     Option,
     Quantity,
     Text,
@@ -52,16 +50,6 @@ class Etcd(Section):
         default=1000, description="Milliseconds without a heartbeat before an election; at least 5 heartbeats."
     )
     extra_args: Args = Field(default_factory=dict, description=_ARGS)
-
-
-class Fleet(Section):
-    """fleet schedules systemd units over the cluster."""
-
-    enabled: Flag = Field(default=True, description="Whether fleetd runs on the nodes.")
-    version: VersionText = Field(default=Version("1.0.0"), description="The version of fleet; 1.0.0 is its last.")
-    metadata: Mapping[LabelKey, LabelValue] = Field(
-        default_factory=dict, description="Metadata of every node, beside each node's own labels."
-    )
 
 
 class Component(Section):

@@ -8,8 +8,9 @@ from string import Template
 from pydantic_core import PydanticCustomError
 
 from coupler.errors import UsageError
-from coupler.model.components import Etcd, Fleet, Kubernetes
+from coupler.model.components import Etcd, Kubernetes
 from coupler.model.fields import name_of
+from coupler.model.fleet import Fleet
 from coupler.model.network import Flannel
 
 

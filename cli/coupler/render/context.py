@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,11 @@ def derivations(cluster: Cluster) -> Derivations:
         "pod_subnets": lambda: pod_subnets(cluster) if cluster.network.routed else "",
         "pod_route_protocol": lambda: POD_ROUTE_PROTOCOL,
         "health_settings": lambda: health_settings(cluster, _scheme(cluster), _flannel_api(cluster)),
+        "fleet": {
+            "units": lambda: cluster.fleet.scheduled,
+            "list": lambda: _fleet_list(cluster),
+            "fleetctl": lambda: f"{'/usr' if _ships_own(cluster) else '/opt'}/bin/fleetctl",
+        },
         "proxy_environment": lambda: _proxy_environment(cluster),
         "ca_certificates": lambda: {f"coupler-{c.path.stem}": c.pem for c in cluster.ca_certificates},
         "kubernetes": kubernetes.derivations(cluster) if cluster.kubernetes.enabled else {},
@@ -142,8 +148,18 @@ def _etcd_flags(cluster: Cluster) -> list[str]:
     return command_words({**arguments, **cluster.etcd.extra_args})
 
 
+def _ships_own(cluster: Cluster) -> bool:
+    return cluster.os.distribution is Distribution.CONTAINER_LINUX
+
+
 def _etcdctl_api(cluster: Cluster) -> int:
-    return 2 if cluster.os.distribution is Distribution.CONTAINER_LINUX else 3
+    return 2 if _ships_own(cluster) else 3
+
+
+def _fleet_list(cluster: Cluster) -> str:
+    """Return the list of units for fleet: name, state, SHA-256 of the text."""
+    rows = [(u.name, u.state.value, hashlib.sha256(u.text.encode()).hexdigest()) for u in cluster.fleet.scheduled]
+    return "\n".join(["# name state sha256", *(" ".join(row) for row in rows)]) + "\n"
 
 
 def _etcdctl_environment(cluster: Cluster, api: int) -> dict[str, str]:

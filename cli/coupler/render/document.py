@@ -72,6 +72,8 @@ def fragment_names(cluster: Cluster) -> Iterator[str]:
     yield "common/health"
     for name in ("etcd", "flannel", "fleet"):
         yield f"{cluster.os.distribution.value}/{name}"
+    if cluster.fleet.enabled:
+        yield "common/fleet-units"
     if cluster.network.routed:
         yield "common/routes"
     for name in ("common/runtime", "common/images", "flatcar/kubernetes", "flatcar/addons"):

@@ -138,6 +138,8 @@ class _WatchedMapping(Mapping[str, Any]):
         self._path = path
 
     def __getitem__(self, key: str) -> Any:
+        # What a section says may be written in short, as the value of its own key.
+        self._recorder.pending.add(Read((*self._path, key), whole=False))
         return _WatchedSection(self._recorder, self._values[key], (*self._path, key))
 
     def __iter__(self) -> Iterator[str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DOCS = (Path(__file__).parents[3] / "docs" / "cluster-yaml.md").read_text()
 MORE = [
     (Path(__file__).parents[3] / "docs" / name).read_text()
-    for name in ("load-balancer.md", "kubernetes.md", "network.md", "certificates.md")
+    for name in ("load-balancer.md", "kubernetes.md", "network.md", "fleet.md", "certificates.md")
 ]
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", "".join([DOCS, *MORE]), re.MULTILINE | re.DOTALL)
 ROWS = dict(re.findall(r"^\| `([^`]+)` \| ([^|]*?) \|", DOCS, re.MULTILINE))

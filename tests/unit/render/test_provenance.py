@@ -66,6 +66,12 @@ EDITS = {
     "fleet.enabled": "false",
     "fleet.version": '"0.11.8"',
     "fleet.metadata.region": "us",
+    "fleet.units.logger.service.content": "--follow → --lines=5",
+    "fleet.units.logger.service.state": "inactive",
+    "fleet.units.web@.service": "../files/watch.service",
+    "fleet.units.web@1.service": "../files/watch.service",
+    "fleet.units.web@2.service.state": "loaded",
+    "fleet.units.watch.service.file": '"../files/web@.service"',
     "kubernetes.enabled": "false",
     "kubernetes.version": '"1.34.3"',
     "kubernetes.cni_plugins_version": "1.7.1",
@@ -211,6 +217,8 @@ def edited(loaded, key, value):
     old = loaded.source.data
     for part in path:
         old = old[part]
+    if "\n" in str(old):  # a text of several lines, in which a word is changed
+        return loaded.text.replace(*value.split(" → "))
     line, column = loaded.source.positions[path].value
     lines = loaded.text.splitlines(keepends=True)
     text = lines[line - 1]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coupler.model.rules import addons, kubernetes, machines, pods, programs, trust, updates
+from coupler.model.rules import addons, fleet, kubernetes, machines, pods, programs, trust, updates
 
 if TYPE_CHECKING:
     from coupler.model.cluster import Cluster
     from coupler.model.rules.issue import Issue
 
-RULES = (*machines.RULES, *pods.RULES, *programs.RULES, *kubernetes.RULES, *updates.RULES, *trust.RULES, *addons.RULES)
+RULES = (
+    *(*machines.RULES, *pods.RULES, *programs.RULES, *fleet.RULES),
+    *(*kubernetes.RULES, *addons.RULES, *updates.RULES, *trust.RULES),
+)
 
 
 def issues_of(cluster: Cluster) -> list[Issue]:
