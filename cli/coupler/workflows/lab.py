@@ -52,19 +52,36 @@ def lab_up(file: Path | None, nodes: int | None, mirror: Path | None, tell: Call
     """Boot the nodes of cluster.yaml; where there is no cluster.yaml, write one for `nodes` machines.
 
     Raises:
-        UsageError: `nodes` or `mirror` is given and cluster.yaml already says it; or its addresses are not the lab's.
-        ConfigurationError: cluster.yaml is wrong.
+        UsageError: `nodes` or `mirror` is given and cluster.yaml says otherwise; or its addresses are not the lab's.
+        ConfigurationError: cluster.yaml is wrong, or of a lab whose key pair is gone.
         CouplerError: this host lacks what the lab needs.
     """
     path = find(file)
     if path is None:
         return _new_lab(Path(FILE_NAME).absolute(), nodes or DEFAULT_NODES, mirror, tell)
-    option = "--nodes" if nodes else "--mirror" if mirror else None
-    if option:
-        raise UsageError(f"{option} is for a new lab, and {path} describes this one", next_step=f"change {path}")
     lab, machines = lab_of(path)
+    others = {"--nodes": nodes not in {None, len(machines)}, "--mirror": mirror and not _same(mirror, lab)}
+    for option in (name for name, differs in others.items() if differs):
+        raise UsageError(f"{option} is for a new lab, and {path} describes this one", next_step=f"change {path}")
+    _demand_keys(path, lab)
     lab.claim(path.absolute().parent)
     return LabUp(path, lab, machines, lab.up(machines, tell))
+
+
+def _same(mirror: Path, lab: Lab) -> bool:
+    return mirror.resolve() == lab.mirror_folder.resolve()
+
+
+def _demand_keys(path: Path, lab: Lab) -> None:
+    """Raise ConfigurationError where the cluster signs with the lab's key and trusts another one: it was made anew."""
+    git = load_cluster(path).cluster.git
+    key = " ".join(lab.public_key.split()[:2])
+    if git.signing_key == lab.private_key and not any(key in signer for signer in git.allowed_signers):
+        raise ConfigurationError(
+            f"{path} is of a lab that was forgotten",
+            "the key that it trusts was deleted by `cluster lab down --forget`",
+            f"remove {path} and {path.parent / '.coupler'}, and run this again",
+        )
 
 
 def lab_of(path: Path) -> tuple[Lab, tuple[Machine, ...]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coupler import __version__
-from coupler.errors import CouplerError, Severity
+from coupler.errors import ConfigurationError, CouplerError, Severity, UsageError
 from coupler.files import write_whole
 from coupler.lab import building, image, kernel
 from coupler.lab.clusterfile import lab_cluster_yaml
@@ -22,6 +22,7 @@ from coupler.lab.requirements import demand, requirements
 from coupler.lab.state import LabState
 from coupler.model import Role, load_cluster
 from coupler.model.catalogue import programs_of
+from coupler.workflows.lab import lab_up
 
 PLUGINS = "cni-plugins-linux-amd64-v1.1.1.tgz"
 
@@ -222,3 +223,22 @@ def test_planned_machines_have_names_addresses_and_macs(lab: Lab) -> None:
         lab.plan(0)
     with pytest.raises(CouplerError):
         lab.plan(245)
+
+
+def test_a_cluster_yaml_of_a_lab_that_was_forgotten_is_named(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(lab_cluster_yaml("demo", lab.plan(1), lab))
+    for half in (lab.private_key, lab.private_key.with_suffix(".pub")):
+        half.unlink()
+    with pytest.raises(ConfigurationError, match="is of a lab that was forgotten") as caught:
+        lab_up(path, None, None, lambda _: None)
+    assert f"remove {path}" in (caught.value.next_step or "")
+
+
+def test_options_of_a_new_lab_are_refused_where_cluster_yaml_says_something_else(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(lab_cluster_yaml("demo", lab.plan(1), lab))
+    with pytest.raises(UsageError, match="--nodes is for a new lab"):
+        lab_up(path, 2, None, lambda _: None)
+    with pytest.raises(UsageError, match="--mirror is for a new lab"):
+        lab_up(path, 1, tmp_path, lambda _: None)
