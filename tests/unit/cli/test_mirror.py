@@ -172,7 +172,15 @@ def test_an_image_for_other_nodes_is_refused(cluster: Cluster) -> None:
     assert "holds an image for amd64, and the cluster's nodes are arm64" in cluster("add-image", "pause.tar", code=1)
 
 
-def test_serve_answers_until_it_is_interrupted(cluster: Cluster) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let what a test starts hear Ctrl-C: a shell that runs the tests in the background has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_serve_answers_until_it_is_interrupted(cluster: Cluster, interruptible: None) -> None:
     cluster("add", "kubelet", cluster.file("kubelet", program()), "--version", "1.35.1")
     argv = [sys.executable, "-m", "coupler", "mirror", "serve", "--address", "127.0.0.1", "--port", "0"]
     with subprocess.Popen(
