@@ -53,7 +53,7 @@ mirror:
 load_balancer:
   kind: haproxy
   domain: {name}.example
-
+{balanced}
 nodes:
 {nodes}
 """
@@ -79,6 +79,7 @@ def lab_cluster_yaml(name: str, machines: Sequence[Machine], lab: Lab) -> str:
             f'    mac: "{machine.mac}"',
             f"    roles: [{roles}]",
         ]
+    found = choose(Folder(lab.mirror_folder).checksums(), ARCHITECTURE)
     return _TEMPLATE.format(
         name=name,
         count=len(machines),
@@ -90,9 +91,17 @@ def lab_cluster_yaml(name: str, machines: Sequence[Machine], lab: Lab) -> str:
         signer=" ".join(lab.public_key.split()[:2]),
         mirror_url=lab.mirror_url,
         mirror_folder=_quoted(lab.mirror_folder),
-        versions="\n".join(_versions(choose(Folder(lab.mirror_folder).checksums(), ARCHITECTURE))),
+        versions="\n".join(_versions(found)),
+        balanced="".join(f"{line}\n" for line in _balanced(found)),
         nodes="\n".join(nodes),
     )
+
+
+def _balanced(found: Versions) -> Iterator[str]:
+    """Yield what the load balancer follows besides announcements."""
+    if found.kubernetes.version:
+        yield from _comment("And for annotated Services and pods, Ingresses and Gateways of Kubernetes.")
+        yield "  kubernetes: true"
 
 
 def _versions(found: Versions) -> Iterator[str]:

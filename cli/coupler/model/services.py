@@ -54,9 +54,12 @@ class LoadBalancer(Section):
     domain: Host | None = Field(
         default=None, description="An announced service without a host of its own is served as NAME.DOMAIN, or as NAME."
     )
+    kubernetes: Flag = Field(
+        default=False, description="Balance what the cluster's own Kubernetes has, with a certificate for just that."
+    )
     kubeconfig: FilePath | None = Field(
         default=None,
-        description="Balance what this Kubernetes has, too: a kubeconfig with its keys in it, beside cluster.yaml.",
+        description="Balance what another Kubernetes has: a kubeconfig with its keys in it, beside cluster.yaml.",
     )
 
 

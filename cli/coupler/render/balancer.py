@@ -13,6 +13,7 @@ import yaml
 from coupler.assets import asset
 from coupler.model import Distribution
 from coupler.model.services import Balancer
+from coupler.render.kubernetes import PKI, kubeconfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +47,9 @@ def balancer_files(cluster: Cluster, balancer: LoadBalancer) -> dict[str, str]:
         f"{UNITS}/{REGISTRATOR_UNIT}.d/10-credentials.conf": _credentials(cluster, balancer),
         "etc/sysusers.d/coupler-lb.conf": _static("coupler-lb.sysusers"),
     }
+    if balancer.kubernetes:
+        names = f"{_CREDENTIALS}/kubernetes-ca.crt", f"{_CREDENTIALS}/kubernetes"
+        files[f"{FOLDER}/kubernetes.kubeconfig"] = kubeconfig(cluster, "registrator", *names)
     if balancer.kind in _CONFIGURATION:
         configuration, unit = _CONFIGURATION[balancer.kind], balancer_unit(balancer)
         files |= {f"{FOLDER}/{configuration}": _static(configuration), f"{UNITS}/{unit}": _static(unit)}
@@ -60,9 +64,10 @@ def balancer_unit(balancer: LoadBalancer) -> str:
 def registrator_yaml(cluster: Cluster, balancer: LoadBalancer) -> str:
     """Return the registrator's configuration file. Of two sources that want the same, Kubernetes counts."""
     sources: dict[str, Any] = {}
-    if balancer.kubeconfig:
+    if balancer.kubernetes or balancer.kubeconfig:
+        path = f"/{FOLDER}/kubernetes.kubeconfig" if balancer.kubernetes else f"{_CREDENTIALS}/kubeconfig"
         published = [str(node.address) for node in cluster.load_balancers]
-        sources["kubernetes"] = {"kubeconfig": f"{_CREDENTIALS}/kubeconfig", "published": published}
+        sources["kubernetes"] = {"kubeconfig": path, "published": published}
     if balancer.announcements:
         sources["announcements"] = {"etcd": _etcd(cluster)}
         if balancer.domain:
@@ -111,6 +116,8 @@ def _credentials(cluster: Cluster, balancer: LoadBalancer) -> str:
     names = ("ca.crt", "registrator.crt", "registrator.key") if cluster.etcd.tls and asks_etcd else ()
     lines = ["[Service]", *(f"LoadCredential={name}:{_PKI}/{name}" for name in names)]
     lines += [f"LoadCredential=kubeconfig:/{KUBECONFIG}"] if balancer.kubeconfig else []
+    own = {"kubernetes-ca.crt": "ca.crt", "kubernetes.crt": "registrator.crt", "kubernetes.key": "registrator.key"}
+    lines += [f"LoadCredential={n}:{PKI}/{file}" for n, file in own.items() if balancer.kubernetes]
     return "\n".join(lines) + "\n"
 
 

@@ -204,7 +204,7 @@ def proxy_flags(cluster: Cluster) -> dict[str, str]:
 def files(cluster: Cluster) -> dict[str, str]:
     """Return path → text of the files of Kubernetes that the document brings to every node."""
     found = {
-        f"{CONFIG}/{user}.kubeconfig": _kubeconfig(cluster, user)
+        f"{CONFIG}/{user}.kubeconfig": kubeconfig(cluster, user, f"{PKI}/ca.crt", f"{PKI}/{user}")
         for user in ("controller-manager", "scheduler", "proxy", "kubelet", "addons")
     }
     found[f"{CONFIG}/kubelet.yaml"] = _json(kubelet_configuration(cluster))
@@ -213,17 +213,20 @@ def files(cluster: Cluster) -> dict[str, str]:
     return found
 
 
-def _kubeconfig(cluster: Cluster, user: str) -> str:
-    """Return a kubeconfig that names the files of a key pair; JSON, which is YAML and needs no quoting rules."""
+def kubeconfig(cluster: Cluster, user: str, authority: str, pair: str) -> str:
+    """Return a kubeconfig for a program on a node; JSON, which is YAML and needs no quoting rules.
+
+    It names files of that node: the certificate of the authority, and `pair` with .crt and .key.
+    """
     return _json(
         {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": cluster.name, "cluster": {"server": API, "certificate-authority": f"{PKI}/ca.crt"}}],
+            "clusters": [{"name": cluster.name, "cluster": {"server": API, "certificate-authority": authority}}],
             "users": [
                 {
                     "name": user,
-                    "user": {"client-certificate": f"{PKI}/{user}.crt", "client-key": f"{PKI}/{user}.key"},
+                    "user": {"client-certificate": f"{pair}.crt", "client-key": f"{pair}.key"},
                 }
             ],
             "contexts": [{"name": user, "context": {"cluster": cluster.name, "user": user}}],

@@ -114,6 +114,8 @@ def _kubernetes(cluster: Cluster, node: Node) -> Iterator[Certificate]:
         yield certificate("controller-manager", pki.Profile("system:kube-controller-manager", client=True))
         yield certificate("scheduler", pki.Profile("system:kube-scheduler", client=True))
         yield certificate("addons", pki.Profile("coupler-addons", ("system:masters",), client=True))
+    if cluster.load_balancer and cluster.load_balancer.kubernetes and Role.LB in node.roles:
+        yield certificate("registrator", pki.Profile("coupler-registrator", client=True))
     kubelet = pki.Profile(
         f"system:node:{node.name}",
         ("system:nodes",),

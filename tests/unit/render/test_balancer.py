@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from coupler.model import Cluster, load_cluster
 from coupler.registrator.settings import Settings, parse
 from coupler.render.balancer import balancer_files
+from coupler.workflows.certificates import certificates_of
 from coupler.workflows.steps.balance import files_of
 
 if TYPE_CHECKING:
@@ -98,6 +100,23 @@ def test_credentials_are_those_that_the_settings_name(tmp_path: Path) -> None:
     given = {line.removeprefix("LoadCredential=").partition(":")[0] for line in text.splitlines()[1:]}
     assert given == {"ca.crt", "registrator.crt", "registrator.key", "kubeconfig"}
     assert files(loaded(tmp_path, "load_balancer: {}\netcd: {tls: false}\n"))[drop_in] == "[Service]\n"
+
+
+def test_the_own_kubernetes_is_followed_with_a_key_of_its_own(tmp_path: Path) -> None:
+    text = (VALID / "one-node.yaml").read_text().replace("[control, worker]", "[control, worker, lb]")
+    (tmp_path / "cluster.yaml").write_text(f"{text}load_balancer: {{kubernetes: true}}\n")
+    cluster = load_cluster(tmp_path / "cluster.yaml").cluster
+    every, found = files(cluster), settings(cluster).sources.kubernetes
+    assert found
+    assert found.kubeconfig == Path("/etc/coupler-lb/kubernetes.kubeconfig")
+    written = json.loads(every["etc/coupler-lb/kubernetes.kubeconfig"])
+    named = {written["clusters"][0]["cluster"]["certificate-authority"], *written["users"][0]["user"].values()}
+    drop_in = every["etc/systemd/system/coupler-registrator.service.d/10-credentials.conf"]
+    given = dict(line.removeprefix("LoadCredential=").split(":") for line in drop_in.splitlines()[1:])
+    assert {path.removeprefix(f"{CREDENTIALS}/") for path in named} <= given.keys()
+    made = {f"/etc/coupler/pki/{each.name}" for each in certificates_of(cluster) if each.node == "node-1"}
+    pairs = {path.rpartition(".")[0] for path in given.values() if not path.endswith("ca.crt")}
+    assert pairs <= made
 
 
 def test_a_kubeconfig_is_for_root_alone() -> None:

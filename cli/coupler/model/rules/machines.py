@@ -199,9 +199,13 @@ def balancer_and_role(cluster: Cluster) -> Iterator[Issue]:
 def something_to_balance(cluster: Cluster) -> Iterator[Issue]:
     """A balancer needs a source, and its files are there."""
     balancer = cluster.load_balancer
-    if balancer and not (balancer.announcements or balancer.kubeconfig):
+    if balancer and not (balancer.announcements or balancer.kubernetes or balancer.kubeconfig):
         message = "there would be nothing to balance: neither what is announced nor what Kubernetes has"
-        yield error("nothing-to-balance", ("load_balancer", "announcements"), message, "set it to true, or kubeconfig")
+        yield error("nothing-to-balance", ("load_balancer", "announcements"), message, "set it to true, or kubernetes")
+    if balancer and balancer.kubernetes and (balancer.kubeconfig or not cluster.kubernetes.enabled):
+        message = "a registrator follows one Kubernetes" if balancer.kubeconfig else "the cluster runs no Kubernetes"
+        hint = "leave out this or kubeconfig" if balancer.kubeconfig else "set it to false, or give a kubeconfig"
+        yield error("which-kubernetes", ("load_balancer", "kubernetes"), message, hint)
     if balancer and balancer.kubeconfig and not balancer.kubeconfig.is_file():
         message = f"there is no file {balancer.kubeconfig}"
         yield error("file-missing", ("load_balancer", "kubeconfig"), message, "the path is relative to cluster.yaml")
