@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.lab
 
 DOCS = (Path(__file__).parents[2] / "docs" / "preview.md").read_text()
-PULLED = "! -path /run/coupler/status.json ! -path /run/coupler/pull.lock ! -path /run/coupler/artifacts"
-"""Of what a node writes, what a pull by its own timer writes anew: it may come at any moment."""
+PULLED = (
+    "! -path /run/coupler/status.json ! -path '/run/coupler/*.lock' ! -path '/run/coupler/artifacts*'"
+    " ! -path /run/coupler/healthy"
+)
+"""Of what a node writes, what its own timers write anew: a pull, or a look at images, may come at any moment."""
 STATE = f"find /etc /opt /var/lib/coupler /run/coupler -type f {PULLED} -printf '%p %m %s %C@\\n' | sort"
 
 DRIFT = {
