@@ -34,7 +34,7 @@ ln -s python3 /usr/local/bin/python
 """
 
 BREAK = {
-    "port in use": "systemd-run --quiet --unit=squatter systemd-socket-activate --listen=2379 cat; "
+    "port in use": "systemd-run --quiet --unit=squatter systemd-socket-activate --accept --listen=2379 cat; "
     "until ss -Hltn | grep -q :2379; do sleep 0.1; done",
     "wrong ssh key": "cd ~core/.ssh && mv authorized_keys kept && ssh-keygen -q -t ed25519 -N '' -f /root/other && "
     "install -m 0600 -o core -g core /root/other.pub authorized_keys",

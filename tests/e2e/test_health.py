@@ -27,8 +27,10 @@ WRONG_GATEWAY = """\
 LOCKSMITHD = """
 program=$(systemctl show -P ExecStart locksmithd | sed 's/.* path=\\([^ ]*\\) .*/\\1/')
 printf '#!/bin/sh\\nexec sleep infinity\\n' > "$program" && chmod 0755 "$program"
+mkdir -p /etc/systemd/system/locksmithd.service.d
+printf '[Unit]\\nConditionPathExists=\\n' > /etc/systemd/system/locksmithd.service.d/00-without-update-engine.conf
 """
-"""A stand-in for locksmithd, which does nothing but run."""
+"""A stand-in for locksmithd, which does nothing but run; the lab's own waits for an update engine, too."""
 
 
 @pytest.fixture(scope="module")
