@@ -18,9 +18,9 @@ pytestmark = pytest.mark.lab
 DOCS = (Path(__file__).parents[2] / "docs" / "preview.md").read_text()
 PULLED = (
     "! -path /run/coupler/status.json ! -path '/run/coupler/*.lock' ! -path '/run/coupler/artifacts*'"
-    " ! -path /run/coupler/healthy"
+    " ! -path '/run/coupler/health*'"
 )
-"""Of what a node writes, what its own timers write anew: a pull, or a look at images, may come at any moment."""
+"""Of what a node writes, what its own units write anew: a pull, or a look at its health, may come at any moment."""
 STATE = f"find /etc /opt /var/lib/coupler /run/coupler -type f {PULLED} -printf '%p %m %s %C@\\n' | sort"
 
 DRIFT = {
