@@ -98,8 +98,8 @@ def lab_cluster_yaml(name: str, machines: Sequence[Machine], lab: Lab) -> str:
 
 
 def _balanced(found: Versions) -> Iterator[str]:
-    """Yield what the load balancer follows besides announcements."""
-    if found.kubernetes.version:
+    """Yield what the load balancer follows besides announcements: Kubernetes, where an addon can give it the rights."""
+    if found.applies:
         yield from _comment("And for annotated Services and pods, Ingresses and Gateways of Kubernetes.")
         yield "  kubernetes: true"
 

@@ -28,7 +28,10 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Versions:
-    """The versions for a cluster.yaml. `extras`: more programs, which `artifacts` has to name, by name."""
+    """The versions for a cluster.yaml. `extras`: more programs, which `artifacts` has to name, by name.
+
+    `applies` says whether there is a kubectl for that Kubernetes, by which its nodes apply addons.
+    """
 
     etcd: Chosen
     flannel: Chosen
@@ -36,6 +39,7 @@ class Versions:
     kubernetes: Chosen
     cni_plugins: Chosen
     extras: dict[str, Chosen]
+    applies: bool
 
 
 def choose(checksums: Iterable[str], arch: str) -> Versions:
@@ -52,6 +56,7 @@ def choose(checksums: Iterable[str], arch: str) -> Versions:
         kubernetes=kubernetes,
         cni_plugins=_simple(places, "cni-plugins", "CNI plugins", arch),
         extras={**extras, **({_KUBECTL: kubectl} if kubectl else {})},
+        applies=bool(kubectl) or kubernetes.version in versions_in(places, _KUBECTL, arch),
     )
 
 
