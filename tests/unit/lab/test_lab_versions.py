@@ -44,7 +44,12 @@ def test_kubectl_may_be_of_a_neighbouring_version() -> None:
     found = choose(places, "amd64")
     assert found.kubernetes.version == "1.36.4"
     assert found.extras["kubectl"].version == "1.35.1"
-    assert "kubectl" not in choose([place for place in places if "1.35.1" not in place], "amd64").extras
+    assert found.applies
+    without = choose([place for place in places if "1.35.1" not in place], "amd64")
+    assert "kubectl" not in without.extras
+    assert not without.applies
+    assert choose(kubernetes("1.36.4"), "amd64").applies
+    assert not choose([], "amd64").applies
 
 
 def test_a_kubernetes_that_lacks_more_is_none() -> None:
