@@ -93,7 +93,8 @@ def _kubernetes(cluster: Cluster) -> Iterator[Component]:
     yield Component("api-gateway", "kube-apiserver-gateway.service", 60, None, ("etcd",), api, (*_ETCD, "api"))
     yield control("controllers", "kube-controller-manager", 120, ("api-gateway",), api)
     yield control("scheduler", "kube-scheduler", 120, ("api-gateway",), api)
-    yield Component("containerd", "containerd.service", 60, programs=("kubelet",))
+    programs = ("containerd", "containerd-shim-runc-v2", "runc", "kubelet")
+    yield Component("containerd", "containerd.service", 60, programs=programs)
     yield Component(
         "kubelet", "kubelet.service", 180, None, ("kubelet",), api + network, ("api-gateway", "containerd", *pods)
     )
