@@ -172,7 +172,7 @@ def _submitted(api: Api, options: Mapping[str, str], word: str) -> Object:
         parsed = parse(file.read_text(encoding="utf-8"))
         differs = unit and hash_of(_text(unit)) != hash_of(text_of(parsed))
         if differs and options.get("replace") != "true":
-            called = f"Unit {name} in registry differs from local unit file {name}"
+            called = f"Unit {name} in registry differs from local unit file {word}"
             golang.say(f"WARNING: {called}. Add --replace to override.")
         elif not unit or differs:
             new = [{"section": one.section, "name": one.name, "value": one.value} for one in parsed]
