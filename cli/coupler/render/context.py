@@ -28,7 +28,7 @@ POD_ROUTE_PROTOCOL = 67
 """By what number the kernel tells our routes from others'; no program has it in iproute2's rt_protos."""
 
 RUNTIME_PATH = "/opt/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""Where containerd looks for its shim and for runc: artifacts are in the first folder, which is not in systemd's own."""
+"""Where containerd looks for its shim and runc: artifacts are in the first folder, which systemd's own path lacks."""
 
 Derivation = Callable[[], Any]
 """A value for the templates, not computed yet."""
