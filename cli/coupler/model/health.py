@@ -99,5 +99,8 @@ def _kubernetes(cluster: Cluster) -> Iterator[Component]:
         "kubelet", "kubelet.service", 180, None, ("kubelet",), api + network, ("api-gateway", "containerd", *pods)
     )
     yield Component("kube-proxy", "kube-proxy.service", 120, None, ("kube-proxy",), api, ("api-gateway",))
+    yield Component(
+        "addons", "kube-addons.service", 180, Role.CONTROL, ("kubectl",), api, ("api-gateway",), vital=False
+    )
     needs = (*api, *network, "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
     yield Component("dns", "kube-proxy.service", 180, None, (), needs, ("kubelet", "kube-proxy"), vital=False)
