@@ -49,6 +49,8 @@ KINDS = {
 """What it knows: API version → resource → kind, and whether it is in namespaces."""
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _PAUSE = 1.0  # seconds between two looks for those who watch
+_INITIAL_END = "k8s.io/initial-events-end"
+"""The annotation of the bookmark that ends what was there already (kubernetes.io, API concepts, streaming lists)."""
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
 _PARAMETERS = [{"name": name, "in": "query"} for name in ("dryRun", "fieldManager", "fieldValidation", "force")]
@@ -323,13 +325,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", _JSON)
         self.send_header("Connection", "close")
         self.end_headers()
-        mark = {"apiVersion": target.version, "kind": target.kind}
+        marks = [{_INITIAL_END: "true"}] if query.get("sendInitialEvents") == "true" else []
         while time.monotonic() < deadline:
             found, revision = self.store.below(target.key)
             found = selected(found, query)
             events = [*changes(items, found)]
             if query.get("allowWatchBookmarks") == "true":
-                events.append({"type": "BOOKMARK", "object": {**mark, "metadata": {"resourceVersion": revision}}})
+                metadata = {"resourceVersion": revision, "annotations": marks.pop() if marks else {}}
+                item = {"apiVersion": target.version, "kind": target.kind, "metadata": metadata}
+                events.append({"type": "BOOKMARK", "object": item})
             try:
                 self.wfile.write("".join(f"{json.dumps(event)}\n" for event in events).encode())
             except ConnectionError:
