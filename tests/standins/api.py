@@ -22,7 +22,7 @@ from tests.standins.apply import applied, merged
 from tests.standins.etcd import Credentials, Etcd, Object, b64
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 PREFIX = "/registry/"
 KINDS = {
@@ -37,6 +37,7 @@ KINDS = {
     "apps/v1": {"deployments": ("Deployment", True)},
     "policy/v1": {"poddisruptionbudgets": ("PodDisruptionBudget", True)},
     "coordination.k8s.io/v1": {"leases": ("Lease", True)},
+    "networking.k8s.io/v1": {"ingresses": ("Ingress", True), "ingressclasses": ("IngressClass", False)},
     "discovery.k8s.io/v1": {"endpointslices": ("EndpointSlice", True)},
     "rbac.authorization.k8s.io/v1": {
         "clusterroles": ("ClusterRole", False),
@@ -47,6 +48,9 @@ KINDS = {
 }
 """What it knows: API version → resource → kind, and whether it is in namespaces."""
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+_PAUSE = 1.0  # seconds between two looks for those who watch
+_INITIAL_END = "k8s.io/initial-events-end"
+"""The annotation of the bookmark that ends what was there already (kubernetes.io, API concepts, streaming lists)."""
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
 _PARAMETERS = [{"name": name, "in": "query"} for name in ("dryRun", "fieldManager", "fieldValidation", "force")]
@@ -71,9 +75,10 @@ class Store:
         credentials = Credentials(*(options[file] for file in files if file in options))
         self._etcd = Etcd(options["etcd-servers"].split(","), credentials)
 
-    def below(self, key: str) -> list[Object]:
-        """Return the objects at all keys that begin so."""
-        return [_with_revision(value, kv) for _, value, kv in self._etcd.range(key)]
+    def below(self, key: str, revision: str = "0") -> tuple[list[Object], str]:
+        """Return the objects at all keys that begin so, now or at a revision, and the revision that etcd has now."""
+        found, now = self._etcd.range_at(key, revision)
+        return [_with_revision(value, kv) for _, value, kv in found], now
 
     def at(self, key: str) -> Object | None:
         """Return the object at a key."""
@@ -235,6 +240,22 @@ def selected(items: list[Object], query: Mapping[str, str]) -> list[Object]:
     return items
 
 
+def changes(before: list[Object], after: list[Object]) -> Iterator[Object]:
+    """Yield the events by which the objects of a watch became others."""
+    old, new = ({_name(item): item for item in items} for items in (before, after))
+    for name, item in new.items():
+        if name not in old:
+            yield {"type": "ADDED", "object": item}
+        elif item["metadata"]["resourceVersion"] != old[name]["metadata"]["resourceVersion"]:
+            yield {"type": "MODIFIED", "object": item}
+    for name in old.keys() - new.keys():
+        yield {"type": "DELETED", "object": old[name]}
+
+
+def _name(item: Object) -> tuple[str, str]:
+    return item["metadata"].get("namespace", ""), item["metadata"]["name"]
+
+
 class _Handler(BaseHTTPRequestHandler):
     store: Store
     release: str
@@ -283,15 +304,42 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, known)
         elif not target:
             self._refuse(404, "NotFound", "the server could not find the requested resource")
+        elif method == "GET" and not target.name and query.get("watch") in {"1", "true"}:
+            self._watch(target, query)
         elif method == "GET" and not target.name:
-            items = selected(self.store.below(target.key), query)
-            version, kind = target.version, f"{target.kind}List"
-            self._send(200, {"apiVersion": version, "kind": kind, "metadata": {}, "items": items})
+            items, revision = self.store.below(target.key)
+            found = {"apiVersion": target.version, "kind": f"{target.kind}List", "items": selected(items, query)}
+            self._send(200, {**found, "metadata": {"resourceVersion": revision}})
         elif method == "POST":
             name = body["metadata"]["name"]
             self._write(Target(target.version, target.resource, target.namespace, name), None, body)
         else:
             self._one(method, target, query, body)
+
+    def _watch(self, target: Target, query: Mapping[str, str]) -> None:
+        """Send the changes since a revision for some time, each some moments after it was made."""
+        since, deadline = query.get("resourceVersion", "0"), time.monotonic() + int(query.get("timeoutSeconds", 300))
+        items = selected(self.store.below(target.key, since)[0], query) if since != "0" else []
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("Content-Type", _JSON)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        marks = [{_INITIAL_END: "true"}] if query.get("sendInitialEvents") == "true" else []
+        while time.monotonic() < deadline:
+            found, revision = self.store.below(target.key)
+            found = selected(found, query)
+            events = [*changes(items, found)]
+            if query.get("allowWatchBookmarks") == "true":
+                metadata = {"resourceVersion": revision, "annotations": marks.pop() if marks else {}}
+                item = {"apiVersion": target.version, "kind": target.kind, "metadata": metadata}
+                events.append({"type": "BOOKMARK", "object": item})
+            try:
+                self.wfile.write("".join(f"{json.dumps(event)}\n" for event in events).encode())
+            except ConnectionError:
+                return  # who watched is gone
+            items = found
+            time.sleep(_PAUSE)
 
     def _one(self, method: str, target: Target, query: Mapping[str, str], body: Any) -> None:
         found = self.store.at(target.key)

@@ -53,9 +53,14 @@ class Etcd:
 
     def range(self, prefix: str) -> list[tuple[str, str, Object]]:
         """Return each key that begins so, its value, and what else is known of it. Raises OSError."""
+        return self.range_at(prefix)[0]
+
+    def range_at(self, prefix: str, revision: str = "0") -> tuple[list[tuple[str, str, Object]], str]:
+        """Return likewise what there was at a revision of etcd, and the revision that it has now. Raises OSError."""
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        found = self.v3("kv/range", {"key": b64(prefix), "range_end": b64(end)}).get("kvs", [])
-        return [(_text(kv["key"]), _text(kv["value"]), kv) for kv in found]
+        answer = self.v3("kv/range", {"key": b64(prefix), "range_end": b64(end), "revision": revision})
+        found = [(_text(kv["key"]), _text(kv["value"]), kv) for kv in answer.get("kvs", [])]
+        return found, answer["header"]["revision"]
 
     def v2(self, method: str, key: str, query: str = "", /, **form: str | int) -> Object | None:
         """Call the v2 API; None where there is no such key, or a condition of `query` does not hold. Raises OSError."""

@@ -118,6 +118,23 @@ def test_what_is_deleted_is_chosen_by_name_and_label(kubectl: Kubectl, tmp_path:
     assert kubectl("get", "clusterrole", "greeter", check=False).returncode == 1
 
 
+def test_who_watches_is_told_of_what_is_there_and_of_changes(kubectl: Kubectl, tmp_path: Path) -> None:
+    file = tmp_path / "greeting.yaml"
+    file.write_text(MANIFEST)
+    kubectl(*APPLY, "-f", str(file))
+    place = "/api/v1/namespaces/kube-system/configmaps"
+    version = json.loads(kubectl("get", "--raw", place).stdout)["metadata"]["resourceVersion"]
+    query = "watch=1&timeoutSeconds=1&allowWatchBookmarks=true"
+    lines = kubectl("get", "--raw", f"{place}?{query}&sendInitialEvents=true").stdout.splitlines()
+    added, end = (json.loads(line) for line in lines[:2])
+    assert (added["type"], added["object"]["metadata"]["name"]) == ("ADDED", "greeting")
+    assert end["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+    kubectl("delete", "configmap", "greeting", "--namespace=kube-system", "--wait=false")
+    lines = kubectl("get", "--raw", f"{place}?{query}&resourceVersion={version}").stdout.splitlines()
+    gone = json.loads(lines[0])
+    assert (gone["type"], gone["object"]["metadata"]["name"]) == ("DELETED", "greeting")
+
+
 def test_it_says_when_it_is_ready(kubectl: Kubectl, etcd: Etcd) -> None:
     assert kubectl("get", "--raw=/readyz").stdout == "ok"
     etcd.stop()
