@@ -118,8 +118,7 @@ class _Node:
 
     def _elsewhere(self, label: bool, dotted: bool) -> list[str]:
         """Return the rests whose last character leads out of the tree."""
-        known = "".join(rf"\{character}" for character in sorted(self.below) if not character.isalnum())
-        known += "".join(character for character in sorted(self.below) if character.isalnum())
+        known = "".join(sorted(self.below.keys() - {"."})).replace("-", r"\-")
         last = rf"[^/:\[\]{{.{known}]"
         ways = [f"{_ANY}*{last}"] if label and dotted else []
         ways += [f"{_LABEL}*{last}"] if label and not dotted else []
