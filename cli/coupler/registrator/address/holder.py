@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _TICK = 0.25
 _REFRESH = 1.0  # between two times that the kernel is told how long the address is valid
+_KEPT_LIFE = 10.0  # how long the address lives without us while it is kept
 _FIRST_ANNOUNCEMENTS = 5  # that many ticks in a row; a frame may be lost, a switch may still be learning
 _ANNOUNCE = 3.0  # between two later announcements; who kept the address on its own yields at the first it hears
 _PROBE = 1.0
@@ -204,7 +205,7 @@ class Holder:
         if self._wire is None:
             self._wire = Wire(self._home.interface, self._settings.address, self._heard)
         if now - self._refreshed >= _REFRESH:
-            left = elector.left if elector and self.tenure is Tenure.ELECTED else self._settings.ttl
+            left = elector.left if elector and self.tenure is Tenure.ELECTED else _KEPT_LIFE
             await self._place.hold(self._home.interface, max(1, int(left)))
             self._refreshed = now
         if self.tenure is Tenure.ELECTED:
