@@ -34,8 +34,8 @@ ASK = f"curl -sS --max-time 5 --cacert {PKI}/ca.crt --cert {PKI}/kubelet.crt --k
 def begun(make_lab: Callable[[], Any], tmp_path_factory: pytest.TempPathFactory, make_site: Any) -> tuple[Site, Answer]:
     """A cluster that `cluster init` made of five machines and a mirror with the stand-ins."""
     mirror = tmp_path_factory.mktemp("mirror")
-    for name, program in standins(user_cache_path("coupler") / "lab", VERSION).items():
-        target = mirror / name / VERSION / "amd64" / name
+    for place, program in standins(user_cache_path("coupler") / "lab", VERSION).items():
+        target = mirror / place
         target.parent.mkdir(parents=True)
         target.write_bytes(program)
     site: Site = make_site(5, "--mirror", str(mirror))

@@ -28,7 +28,7 @@ POD_ROUTE_PROTOCOL = 67
 """By what number the kernel tells our routes from others'; no program has it in iproute2's rt_protos."""
 
 RUNTIME_PATH = "/opt/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""Where containerd looks for its shim and runc: artifacts are in the first folder, which systemd's own path lacks."""
+"""Where containerd looks for its shim and for runc: artifacts are in the first folder, not in systemd's own path."""
 
 Derivation = Callable[[], Any]
 """A value for the templates, not computed yet."""
@@ -61,6 +61,7 @@ def derivations(cluster: Cluster) -> Derivations:
             "gateway_endpoints": lambda: ",".join(f"{m.address}:2379" for m in cluster.etcd_members),
             "gateway_retry": lambda: GATEWAY_RETRY,
             "flags": lambda: _etcd_flags(cluster),
+            "wal": lambda: _etcd_wal(cluster),
         },
         "etcdctl_environment": lambda: _etcdctl_environment(cluster, _etcdctl_api(cluster)),
         "flannel": {
@@ -155,6 +156,12 @@ def _etcd_flags(cluster: Cluster) -> list[str]:
     if cluster.etcd.v2_api:
         arguments["enable-v2"] = "true"
     return command_words({**arguments, **cluster.etcd.extra_args})
+
+
+def _etcd_wal(cluster: Cluster) -> str:
+    """Return the folder of a member's log: where it is, there is a member."""
+    arguments = cluster.etcd.extra_args
+    return arguments.get("wal-dir") or f"{arguments.get('data-dir') or '/var/lib/etcd'}/member/wal"
 
 
 def _ships_own(cluster: Cluster) -> bool:
