@@ -26,6 +26,7 @@ from coupler.commands import (
     nodes,
     preview,
     publish,
+    remove,
     render,
     status,
 )
@@ -48,6 +49,7 @@ app.command("diff")(diff.diff)
 app.command("publish")(publish.publish)
 app.command("init")(init.init)
 app.command("status")(status.status)
+app.command("remove")(remove.remove)
 app.command("kubeconfig")(kubeconfig.kubeconfig)
 app.command("doctor")(doctor.doctor)
 app.add_typer(certs.app, name="certs")

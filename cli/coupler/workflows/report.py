@@ -37,6 +37,7 @@ UNITS: Mapping[str, str] = {
     "coupler-registrator.service": "",
     "coupler-haproxy.service": "",
     "coupler-nginx.service": "",
+    "coupler-address.service": "",
 }
 """The units that are worth a person's attention, each with the artifact without which it does not start."""
 BALANCING = frozenset({"coupler-registrator.service", "coupler-haproxy.service", "coupler-nginx.service"})
@@ -146,6 +147,16 @@ def _certificate(line: str) -> list[tuple[str, datetime]]:
         return [(name, pki.expiry(base64.b64decode(pem)))]
     except ValueError:
         return []
+
+
+def strangers(cluster: Cluster, reports: Iterable[Report]) -> list[str]:
+    """Return a line for each member of etcd that is to be none by cluster.yaml, with what to do about it."""
+    known = {"", *(node.name for node in cluster.etcd_members)}
+    names = {name for report in reports if report.etcd for name in (report.etcd.members or {}).values()}
+    return [
+        f"etcd has the member {name}, and cluster.yaml none of that name; next: cluster remove {name}"
+        for name in sorted(names - known)
+    ]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Locks:
 
     def ask(self, method: str, path: str, body: str = "") -> tuple[int, str]:
         """Run the script that `cluster lock` runs on a node; return HTTP status and answer."""
-        text = script("etcd2", {"METHOD": method, "URL": f"{self.etcd.url}{path}", "BODY": body})
+        text = script("etcd", {"METHOD": method, "URL": f"{self.etcd.url}{path}", "BODY": body})
         done = subprocess.run(["sh", "-s"], input=text, capture_output=True, text=True, check=True)
         answer = Answer(done.stdout)
         return int(answer.one("code")), answer.one("body")
