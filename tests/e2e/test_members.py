@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.lab
 
-LB = "roles: [control, worker, lb]"
+LOST = ("node-2", "node-3", "node-4")
+"""Too many to lose."""
+EVERYBODY = {"node-1", "node-2", "node-3", "node-4", "node-5"}
 
 
 def names(site: Site, through: str = "node-1") -> dict[str, str]:
@@ -30,10 +32,10 @@ def healthy(site: Site) -> set[str]:
 
 @pytest.fixture(scope="module")
 def site(make_site: Callable[[int], Site]) -> Site:
-    """Three nodes, of which one is a member of etcd."""
-    site = make_site(3)
+    """Five nodes, of which one is a member of etcd."""
+    site = make_site(5)
     head, second, rest = site.file.read_text().partition("  - name: node-2")
-    site.file.write_text(head + second + rest.replace("roles: [control, worker", "roles: [worker"))
+    site.file.write_text(head + second + rest.replace("roles: [control]", "roles: [worker]"))
     answer = site.cluster("init")
     assert answer.exit_code == 0, answer.stderr
     assert set(names(site)) == {"node-1"}
@@ -41,29 +43,29 @@ def site(make_site: Callable[[int], Site]) -> Site:
     return site
 
 
-def test_one_member_becomes_three(site: Site) -> None:
+def test_one_member_becomes_five(site: Site) -> None:
     site.edit("roles: [worker", "roles: [control, worker")
     answer = site.json("init")
     assert answer.exit_code == 0, answer.stdout + answer.stderr
-    assert answer.states("members") == {"node-1": "unchanged", "node-2": "done", "node-3": "done"}
-    assert set(names(site)) == {"node-1", "node-2", "node-3"}
-    assert healthy(site) == {"node-1", "node-2", "node-3"}
+    assert answer.states("members") == {"node-1": "unchanged", **dict.fromkeys(EVERYBODY - {"node-1"}, "done")}
+    assert set(names(site)) == healthy(site) == EVERYBODY
     assert site.json("init").data["changed"] is False
 
 
-def test_a_node_with_an_empty_disk_is_held_until_init_replaces_its_member(site: Site) -> None:
+def test_nodes_with_empty_disks_are_held_until_init_replaces_their_members(site: Site) -> None:
     before = names(site)
     site.inside("node-1", "sh -lc 'etcdctl put late yes'")
-    site.lab.replace("node-3")
+    site.lab.replace("node-3", "node-4")
     answer = site.json("init")
     assert answer.exit_code == 0, answer.stdout + answer.stderr
-    assert answer.states("members") == {"node-1": "unchanged", "node-2": "unchanged", "node-3": "done"}
+    done = {node for node, state in answer.states("members").items() if state == "done"}
+    assert done == {"node-3", "node-4"}
     after = names(site)
-    assert set(after) == set(before)
-    assert after["node-3"] != before["node-3"], "what the lost member had promised is nobody's now"
-    assert after["node-1"] == before["node-1"]
+    assert {name for name in EVERYBODY if after[name] != before[name]} == done, (
+        "what the lost ones promised is nobody's"
+    )
     assert site.inside("node-3", "sh -lc 'etcdctl get --print-value-only kept late'").split() == ["yes"]
-    assert healthy(site) == {"node-1", "node-2", "node-3"}
+    assert healthy(site) == EVERYBODY
 
 
 def test_a_member_that_lost_its_data_does_not_come_back_by_itself(site: Site) -> None:
@@ -75,7 +77,7 @@ def test_a_member_that_lost_its_data_does_not_come_back_by_itself(site: Site) ->
     assert dry.states("members")["node-2"] == "planned"
     answer = site.json("init")
     assert answer.exit_code == 0, answer.stdout + answer.stderr
-    assert healthy(site) == {"node-1", "node-2", "node-3"}
+    assert healthy(site) == EVERYBODY
 
 
 def test_a_run_that_was_cut_off_after_the_announcement_is_completed_by_the_next(site: Site) -> None:
@@ -91,28 +93,28 @@ def test_a_run_that_was_cut_off_after_the_announcement_is_completed_by_the_next(
     site.inside("node-2", "systemctl start etcd")
     answer = site.json("init")
     assert answer.exit_code == 0, answer.stdout + answer.stderr
-    assert set(names(site)) == {"node-1", "node-2", "node-3"}
-    assert healthy(site) == {"node-1", "node-2", "node-3"}
+    assert set(names(site)) == EVERYBODY
+    assert healthy(site) == EVERYBODY
 
 
 def test_what_cluster_yaml_no_longer_has_is_named_and_taken_out_when_asked(site: Site) -> None:
-    refused = site.cluster("remove", "node-3", "--yes")
+    refused = site.cluster("remove", "node-5", "--yes")
     assert refused.exit_code == 2
-    assert "cluster.yaml has node-3, as a member of etcd" in refused.stderr
+    assert "cluster.yaml has node-5, as a member of etcd" in refused.stderr
     text = site.file.read_text()
-    site.file.write_text(text.partition("  - name: node-3")[0].replace("roles: [control, worker]", LB, 1))
+    site.file.write_text(text.partition("  - name: node-5")[0].replace("worker]", "worker, lb]", 1))
     try:
         init = site.cluster("init")
         assert (
-            "etcd has the member node-3, and cluster.yaml none of that name; next: cluster remove node-3" in init.stdout
+            "etcd has the member node-5, and cluster.yaml none of that name; next: cluster remove node-5" in init.stdout
         )
-        asked = site.cluster("remove", "node-3")
+        asked = site.cluster("remove", "node-5")
         assert asked.exit_code == 2, "there is no terminal to ask on"
-        answer = site.cluster("remove", "node-3", "--yes")
+        answer = site.cluster("remove", "node-5", "--yes")
         assert answer.exit_code == 0, answer.stderr
-        assert "next: switch node-3 off" in answer.stdout
-        assert set(names(site)) == {"node-1", "node-2"}
-        assert "unchanged" in site.cluster("remove", "node-3", "--yes").stdout
+        assert "next: switch node-5 off" in answer.stdout
+        assert set(names(site)) == EVERYBODY - {"node-5"}
+        assert "unchanged" in site.cluster("remove", "node-5", "--yes").stdout
     finally:
         site.file.write_text(text)
 
@@ -120,19 +122,19 @@ def test_what_cluster_yaml_no_longer_has_is_named_and_taken_out_when_asked(site:
 def test_a_former_member_needs_an_empty_folder_to_come_back(site: Site) -> None:
     answer = site.json("init")
     assert answer.exit_code == 5
-    assert "its member was taken out of etcd, and its data with it" in answer.failed["node-3"]
+    assert "its member was taken out of etcd, and its data with it" in answer.failed["node-5"]
     [failed] = answer.data["failed"]
     command = failed["next_step"].partition("'")[2].partition("'")[0]
-    site.inside("node-3", command.replace("sudo ", ""))
+    site.inside("node-5", command.replace("sudo ", ""))
     answer = site.json("init")
     assert answer.exit_code == 0, answer.stdout + answer.stderr
-    assert set(names(site)) == {"node-1", "node-2", "node-3"}
+    assert set(names(site)) == EVERYBODY
 
 
 def test_without_a_quorum_nobody_joins_and_the_reason_is_said(site: Site) -> None:
-    site.lab.replace("node-2", "node-3")
-    answer = site.json("init", "--limit", "node-2", "--limit", "node-3")
+    site.lab.replace(*LOST)
+    answer = site.json("init", *(word for node in LOST for word in ("--limit", node)))
     assert answer.exit_code == 5
-    assert set(answer.failed) == {"node-2", "node-3"}
+    assert set(answer.failed) == set(LOST)
     assert "no member of etcd is healthy" in " ".join(answer.failed.values())
     assert site.inside("node-2", "ls /var/lib/etcd/member/wal 2>/dev/null | wc -l") == "0", "no second cluster"

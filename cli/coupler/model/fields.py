@@ -382,6 +382,9 @@ Host: TypeAlias = Annotated[str, BeforeValidator(_host)]
 Network: TypeAlias = Annotated[
     IPv4Network, BeforeValidator(_network), WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+/[0-9]+$"})
 ]
+Address: TypeAlias = Annotated[
+    IPv4Address, BeforeValidator(address_of), WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+$"})
+]
 Mac: TypeAlias = Annotated[str, BeforeValidator(_mac)]
 WebUrl: TypeAlias = Annotated[str, BeforeValidator(_web_url)]
 GitUrl: TypeAlias = Annotated[str, BeforeValidator(_git_url)]

@@ -7,7 +7,19 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from coupler.model.fields import Bind, FilePath, Flag, Host, JsonObject, NoProxy, Sha256, Text, VersionText, WebUrl
+from coupler.model.fields import (
+    Address,
+    Bind,
+    FilePath,
+    Flag,
+    Host,
+    JsonObject,
+    NoProxy,
+    Sha256,
+    Text,
+    VersionText,
+    WebUrl,
+)
 from coupler.model.files import MirrorFolderPath
 from coupler.model.section import Section
 
@@ -31,6 +43,10 @@ class Proxy(Section):
     )
 
 
+EVERYWHERE = frozenset({"*", "0.0.0.0", "[::]"})  # noqa: S104 - as ss and cluster.yaml write it
+"""What stands for every address of a machine where something listens."""
+
+
 class Balancer(StrEnum):
     """The load balancer that the registrator keeps in step."""
 
@@ -48,6 +64,10 @@ class LoadBalancer(Section):
     )
     http: tuple[Bind, ...] = Field(default=("*:80",), description="Where HTTP is listened to, as ADDRESS:PORT.")
     https: tuple[Bind, ...] = Field(default=(), description="Where HTTP over TLS is listened to.")
+    virtual_address: Address | None = Field(
+        default=None,
+        description="An address in the network of these nodes that one has, and another when that one cannot.",
+    )
     announcements: Flag = Field(
         default=True, description="Balance what is announced below /services/ in the cluster's etcd."
     )

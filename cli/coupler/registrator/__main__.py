@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _CONFIG = Path("/etc/coupler/registrator.yaml")
+_ADDRESS_CONFIG = Path("/etc/coupler-lb/address.yaml")
 _LISTEN = "127.0.0.1:9102"
 
 
@@ -57,6 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--wait", type=float, default=60.0, metavar="SECONDS", help="how long a dry run waits for sources")
     run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     run.set_defaults(verb=_run)
+    hold = verbs.add_parser(
+        "hold-address", help="stand for having an address that moves between machines, until stopped"
+    )
+    hold.add_argument("--config", type=Path, metavar="FILE", default=_ADDRESS_CONFIG, help="default: %(default)s")
+    hold.add_argument("--release", action="store_true", help="only take away what a process that died has left")
+    hold.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    hold.set_defaults(verb=_hold_address)
     explain = _asking(verbs, "explain", "say which route takes a request, and where it goes")
     explain.add_argument("host", metavar="HOST")
     explain.add_argument("path", metavar="PATH", nargs="?", default="/")
@@ -94,6 +102,16 @@ def _run(arguments: argparse.Namespace) -> int:
     for balancer, lines in plans.items():
         print("\n".join([f"{balancer}:", *(f"  {line}" for line in lines or ["nothing to do"])]))
     return ExitCode.DIFFERS if any(plans.values()) else ExitCode.DONE
+
+
+def _hold_address(arguments: argparse.Namespace) -> int:
+    from coupler.registrator import log
+    from coupler.registrator.address import service, settings
+
+    log.start(arguments.log_level)
+    wanted = settings.load(arguments.config)
+    asyncio.run(service.release(wanted) if arguments.release else service.run(wanted))
+    return ExitCode.DONE
 
 
 async def _served(service: Any, settings: Settings) -> None:

@@ -64,14 +64,16 @@ class Election(Protocol):
 class Elector(ABC):
     """One who stands for election: `_tenure` leads once and returns or raises when that is over.
 
-    `problem` says why the last attempt failed.
+    `problem` says why the last attempt failed, `rival` who else was last seen to lead.
     """
 
     def __init__(self, key: str, ttl: int, identity: str | None) -> None:
         self.key, self.ttl = key, ttl
         self.identity = identity or uuid.uuid4().hex
         self.problem: str | None = None
+        self.rival: str | None = None
         self._led = False
+        self._silent = False
         self._until = 0.0
         self._created = 0
 
@@ -84,6 +86,16 @@ class Elector(ABC):
     def fence(self) -> Fence | None:
         """Return what our writes are compared with; None while we do not lead."""
         return Fence(self.key, self._created) if self.leads else None
+
+    @property
+    def left(self) -> float:
+        """Return for how many seconds nobody else can lead, if nothing is heard any more."""
+        return max(0.0, self._until - boot_clock()) if self._created else 0.0
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether our time has run out without an answer, and nobody has told us since that another leads."""
+        return self._silent or (self._created > 0 and not self.leads)
 
     async def run(self, notify: Callable[[bool], None]) -> None:
         """Stand for election for ever."""
@@ -102,11 +114,16 @@ class Elector(ABC):
 
     def _won(self, notify: Callable[[bool], None], created: int, until: float) -> None:
         self._created, self._until = created, until
+        self._silent, self.rival = False, None
         if not self._led and self.leads:
             self._led = True
             notify(True)  # noqa: FBT003 - the protocol's one word
 
+    def _beaten_by(self, rival: str) -> None:
+        self._silent, self.rival = False, rival
+
     def _lost(self, notify: Callable[[bool], None]) -> None:
+        self._silent = self.unanswered
         self._created, self._until = 0, 0.0
         if self._led:
             self._led = False

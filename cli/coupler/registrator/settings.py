@@ -13,11 +13,14 @@ import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from coupler.errors import ConfigurationError, Finding, Location, Severity, excerpt_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,17 +168,36 @@ class Settings:
 
 def load(path: Path) -> Settings:
     """Return what a configuration file says. Raises ConfigurationError with every finding."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigurationError(f"{path} cannot be read", why, "name the configuration file with --config") from error
-    return parse(text, str(path))
+    return parse(_text_of(path), str(path))
 
 
 def parse(text: str, file: str) -> Settings:
     """Return what the text of a configuration file says; `file` is its name in findings."""
-    reader = _Reader(text, file)
+    settings: Settings
+    settings, node = _parsed(Settings, text, file, _check)
+    return dataclasses.replace(settings, precedence=tuple(_keys_of(node, "sources")))
+
+
+def read(kind: type[Any], path: Path, check: Callable[[Any, Reader, yaml.Node], None]) -> Any:
+    """Return what another configuration file says, as the dataclass `kind`; `check` adds findings of its own.
+
+    Raises ConfigurationError with every finding.
+    """
+    return _parsed(kind, _text_of(path), str(path), check)[0]
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigurationError(f"{path} cannot be read", why, "name the configuration file with --config") from error
+
+
+def _parsed(
+    kind: type[Any], text: str, file: str, check: Callable[[Any, Reader, yaml.Node], None]
+) -> tuple[Any, yaml.Node]:
+    reader = Reader(text, file)
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -183,17 +205,18 @@ def parse(text: str, file: str) -> Settings:
         reader.find("yaml", f"{error.problem}", mark)
         raise reader.error() from error
     if node is None:
-        reader.find("required", "the file is empty: it needs `sources` and `balancers`", None)
+        needed = [f"`{f.name}`" for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING]
+        reader.find("required", f"the file is empty: it needs {', '.join(needed[:-1])} and {needed[-1]}", None)
         raise reader.error()
-    settings: Settings | None = reader.section(Settings, node, "the file")
+    settings = reader.section(kind, node, "the file")
     if settings is not None:
-        _check(settings, reader, node)
+        check(settings, reader, node)
     if settings is None or reader.findings:
         raise reader.error()
-    return dataclasses.replace(settings, precedence=tuple(_keys_of(node, "sources")))
+    return settings, node
 
 
-def _check(settings: Settings, reader: _Reader, node: yaml.Node) -> None:
+def _check(settings: Settings, reader: Reader, node: yaml.Node) -> None:
     sources, balancers = settings.sources, settings.balancers
     if not (sources.kubernetes or sources.announcements):
         reader.find("nothing-to-follow", "`sources` names none", node.start_mark, "name kubernetes or announcements")
@@ -205,12 +228,15 @@ def _check(settings: Settings, reader: _Reader, node: yaml.Node) -> None:
         reader.find("lease", f"`{lease}` names no Lease", where, "write NAMESPACE/NAME, or an empty text for none")
 
 
-class _Reader:
+class Reader:
+    """Reads one file, and remembers what is wrong with it."""
+
     def __init__(self, text: str, file: str) -> None:
         self._text, self._file = text, file
         self.findings: list[Finding] = []
 
     def error(self) -> ConfigurationError:
+        """Return the error that names every finding."""
         return ConfigurationError(
             f"{self._file} is wrong",
             "\n".join(finding.text() for finding in self.findings),
@@ -218,6 +244,7 @@ class _Reader:
         )
 
     def find(self, code: str, message: str, mark: yaml.Mark | None, hint: str | None = None) -> None:
+        """Remember a finding; `mark` is where."""
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 1)
         where = Location(self._file, line, column)
         excerpt = excerpt_of(self._text, line) if line else ()

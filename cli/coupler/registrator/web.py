@@ -40,12 +40,9 @@ class Web:
 
     async def listen(self, address: str) -> int:
         """Serve what may be read at `host:port`; return the port. Raises WebError."""
-        host, _, port = address.rpartition(":")
-        if not port.isdigit():
-            raise WebError(f"{address!r} is no address to listen on", next_step="write HOST:PORT, as in 127.0.0.1:9102")
+        host, port = place_of(address)
         runner = await self._start(self._readable())
-        site = web.TCPSite(runner, host.strip("[]"), int(port))
-        await self._begin(site, address)
+        await begin(web.TCPSite(runner, host, port), address)
         return int(runner.addresses[0][1])
 
     async def control(self, path: Path) -> None:
@@ -56,7 +53,7 @@ class Web:
         application.router.add_put("/drains/{name}", self._drain)
         application.router.add_delete("/drains/{name}", self._undrain)
         runner = await self._start(application)
-        await self._begin(web.UnixSite(runner, str(path)), str(path))
+        await begin(web.UnixSite(runner, str(path)), str(path))
         path.chmod(_PRIVATE)
 
     async def close(self) -> None:
@@ -79,12 +76,6 @@ class Web:
         await runner.setup()
         return runner
 
-    async def _begin(self, site: web.BaseSite, address: str) -> None:
-        try:
-            await site.start()
-        except OSError as error:
-            raise WebError(f"cannot listen on {address}", error.strerror, "is another registrator running?") from error
-
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
@@ -96,12 +87,12 @@ class Web:
         return web.Response(body=self._metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     async def _state(self, _: web.Request) -> web.Response:
-        return _json(state(self._intake, self._movers, self._elections, self._drains.names))
+        return json_answer(state(self._intake, self._movers, self._elections, self._drains.names))
 
     async def _explain(self, request: web.Request) -> web.Response:
         headers = {n.removeprefix("header-"): v for n, v in request.query.items() if n.startswith("header-")}
         host, path = request.query.get("host", ""), request.query.get("path", "/")
-        return _json(explanation(self._intake.desired, host, path, headers))
+        return json_answer(explanation(self._intake.desired, host, path, headers))
 
     async def _drain(self, request: web.Request) -> web.Response:
         return self._redrain(lambda: self._drains.add(request.match_info["name"]))
@@ -115,9 +106,26 @@ class Web:
         except CouplerError as error:
             return web.Response(text=f"{error.summary}\n", status=500)
         self._intake.redrain()
-        return _json({"drains": sorted(self._drains.names)})
+        return json_answer({"drains": sorted(self._drains.names)})
 
 
-def _json(value: Any) -> web.Response:
+def place_of(address: str) -> tuple[str, int]:
+    """Return the host and the port of `host:port`. Raises WebError."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        raise WebError(f"{address!r} is no address to listen on", next_step="write HOST:PORT, as in 127.0.0.1:9102")
+    return host.strip("[]"), int(port)
+
+
+async def begin(site: web.BaseSite, address: str) -> None:
+    """Listen. Raises WebError."""
+    try:
+        await site.start()
+    except OSError as error:
+        raise WebError(f"cannot listen on {address}", error.strerror, "is another registrator running?") from error
+
+
+def json_answer(value: Any) -> web.Response:
+    """Return an answer with the value in JSON."""
     body = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     return web.Response(body=body, content_type="application/json")

@@ -124,19 +124,26 @@ def _access(settings: KubernetesSettings) -> Callable[[], KubernetesAccess]:
 def _announcements(wired: Wired, settings: AnnouncementsSettings) -> None:
     from coupler.registrator.sources.announcements import Announcements
 
-    store: Store = _etcd(settings.etcd)
+    store: Store = etcd_of(settings.etcd)
     wired.sources.append(Announcements(store, settings.prefix, settings.domain, grace=settings.grace))
     wired.closing.append(store.close)
 
 
-def _etcd(settings: EtcdSettings) -> EtcdV3 | EtcdV2:
+def etcd_of(settings: EtcdSettings, *, request_timeout: float = 5.0) -> EtcdV3 | EtcdV2:
+    """Return a client of an etcd; a request takes so many seconds at most. Raises ConfigurationError, EtcdError."""
     from coupler.registrator.etcd.endpoints import Access
     from coupler.registrator.etcd.v2 import EtcdV2
     from coupler.registrator.etcd.v3 import EtcdV3
 
     password = _secret(settings.password_file) if settings.password_file else None
     access = Access(
-        settings.endpoints, settings.ca, settings.certificate, settings.key, user=settings.user, password=password
+        settings.endpoints,
+        settings.ca,
+        settings.certificate,
+        settings.key,
+        user=settings.user,
+        password=password,
+        request_timeout=request_timeout,
     )
     return EtcdV3(access) if settings.api == 3 else EtcdV2(access)  # noqa: PLR2004 -- the number is its name
 
@@ -202,7 +209,7 @@ def _vulcand(wired: Wired, settings: VulcandSettings) -> None:
     from coupler.registrator.etcd.election import ElectionV2, ElectionV3
     from coupler.registrator.etcd.v3 import EtcdV3
 
-    etcd = _etcd(settings.etcd)
+    etcd = etcd_of(settings.etcd)
     election: ElectionV3 | ElectionV2
     keys: Keys
     if isinstance(etcd, EtcdV3):

@@ -12,7 +12,7 @@ import yaml
 
 from coupler.assets import asset
 from coupler.model import Distribution
-from coupler.model.services import Balancer
+from coupler.model.services import EVERYWHERE, Balancer
 from coupler.render.kubernetes import PKI, kubeconfig
 
 if TYPE_CHECKING:
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 FOLDER = "etc/coupler-lb"
 UNITS = "etc/systemd/system"
 REGISTRATOR_UNIT = "coupler-registrator.service"
+ADDRESS_UNIT = "coupler-address.service"
 LISTEN = "127.0.0.1:9102"
 """Where a registrator says how it is."""
+ADDRESS_LISTEN = "127.0.0.1:9103"
+"""Where the holder of the virtual address says how it is."""
 CONTROL = "/run/coupler-registrator/control.sock"
 """Where it is told to drain."""
 KUBECONFIG = "etc/coupler/pki/kubernetes/registrator.kubeconfig"
@@ -33,7 +36,8 @@ KUBECONFIG = "etc/coupler/pki/kubernetes/registrator.kubeconfig"
 _STATE = "/var/lib/coupler-registrator"
 _OURS = f"{_STATE}/balancer"
 _RUN = "/run/coupler-balancer"
-_CREDENTIALS = f"/run/credentials/{REGISTRATOR_UNIT}"
+_RUN_CREDENTIALS = "/run/credentials"
+_CREDENTIALS = f"{_RUN_CREDENTIALS}/{REGISTRATOR_UNIT}"
 _PKI = "/etc/coupler/pki/etcd"
 _CONFIGURATION = {Balancer.HAPROXY: "haproxy.cfg", Balancer.NGINX: "nginx.conf"}
 
@@ -50,6 +54,10 @@ def balancer_files(cluster: Cluster, balancer: LoadBalancer) -> dict[str, str]:
     if balancer.kubernetes:
         names = f"{_CREDENTIALS}/kubernetes-ca.crt", f"{_CREDENTIALS}/kubernetes"
         files[f"{FOLDER}/kubernetes.kubeconfig"] = kubeconfig(cluster, "registrator", *names)
+    if balancer.virtual_address:
+        files[f"{FOLDER}/address.yaml"] = address_yaml(cluster, balancer)
+        files[f"{UNITS}/{ADDRESS_UNIT}"] = _static(ADDRESS_UNIT)
+        files[f"{UNITS}/{ADDRESS_UNIT}.d/10-credentials.conf"] = _drop_in(_etcd_credentials(cluster))
     if balancer.kind in _CONFIGURATION:
         configuration, unit = _CONFIGURATION[balancer.kind], balancer_unit(balancer)
         files |= {f"{FOLDER}/{configuration}": _static(configuration), f"{UNITS}/{unit}": _static(unit)}
@@ -66,7 +74,10 @@ def registrator_yaml(cluster: Cluster, balancer: LoadBalancer) -> str:
     sources: dict[str, Any] = {}
     if balancer.kubernetes or balancer.kubeconfig:
         path = f"/{FOLDER}/kubernetes.kubeconfig" if balancer.kubernetes else f"{_CREDENTIALS}/kubeconfig"
-        published = [str(node.address) for node in cluster.load_balancers]
+        addresses = (
+            [balancer.virtual_address] if balancer.virtual_address else [n.address for n in cluster.load_balancers]
+        )
+        published = [str(address) for address in addresses]
         sources["kubernetes"] = {"kubeconfig": path, "published": published}
     if balancer.announcements:
         sources["announcements"] = {"etcd": _etcd(cluster)}
@@ -79,9 +90,31 @@ def registrator_yaml(cluster: Cluster, balancer: LoadBalancer) -> str:
         "control": CONTROL,
         "state": _STATE,
     }
-    head = (
-        "# How the registrator of this node works. Installed by `cluster init` from cluster.yaml: changes are lost.\n"
-    )
+    return _yaml("How the registrator of this node works", settings)
+
+
+def address_yaml(cluster: Cluster, balancer: LoadBalancer) -> str:
+    """Return the configuration of what holds the virtual address."""
+    settings = {
+        "address": str(balancer.virtual_address),
+        "etcd": _etcd(cluster, ADDRESS_UNIT),
+        "accepts": list(dict.fromkeys(_asked(bind) for bind in (*balancer.http, *balancer.https))),
+        "ready": f"http://{LISTEN}/readyz",
+        "listen": ADDRESS_LISTEN,
+    }
+    return _yaml("When this node has the address that moves", settings)
+
+
+def _asked(bind: str) -> str:
+    """Return where to connect to find out whether this node listens."""
+    host, _, port = bind.rpartition(":")
+    if host == "[::]":
+        return f"[::1]:{port}"
+    return f"127.0.0.1:{port}" if host in EVERYWHERE else bind
+
+
+def _yaml(what: str, settings: dict[str, Any]) -> str:
+    head = f"# {what}. Installed by `cluster init` from cluster.yaml: changes are lost.\n"
     return head + yaml.safe_dump(settings, sort_keys=False)
 
 
@@ -100,25 +133,33 @@ def _moved(cluster: Cluster, balancer: LoadBalancer) -> dict[str, Any]:
     }
 
 
-def _etcd(cluster: Cluster) -> dict[str, Any]:
+def _etcd(cluster: Cluster, unit: str = REGISTRATOR_UNIT) -> dict[str, Any]:
     # The gateway of the node knows the members. Images that ship etcd ship version 2.
     api = 2 if cluster.os.distribution is Distribution.CONTAINER_LINUX else 3
     if not cluster.etcd.tls:
         return {"endpoints": ["http://127.0.0.1:2379"], "api": api}
     files = {"ca": "ca.crt", "certificate": "registrator.crt", "key": "registrator.key"}
-    named = {key: f"{_CREDENTIALS}/{name}" for key, name in files.items()}
+    named = {key: f"{_RUN_CREDENTIALS}/{unit}/{name}" for key, name in files.items()}
     return {"endpoints": ["https://127.0.0.1:2379"], "api": api, **named}
 
 
 def _credentials(cluster: Cluster, balancer: LoadBalancer) -> str:
     """Return the drop-in by which systemd hands the keys, which root alone can read, to the registrator."""
     asks_etcd = balancer.announcements or balancer.kind is Balancer.VULCAND
-    names = ("ca.crt", "registrator.crt", "registrator.key") if cluster.etcd.tls and asks_etcd else ()
-    lines = ["[Service]", *(f"LoadCredential={name}:{_PKI}/{name}" for name in names)]
+    lines = _etcd_credentials(cluster) if asks_etcd else []
     lines += [f"LoadCredential=kubeconfig:/{KUBECONFIG}"] if balancer.kubeconfig else []
     own = {"kubernetes-ca.crt": "ca.crt", "kubernetes.crt": "registrator.crt", "kubernetes.key": "registrator.key"}
     lines += [f"LoadCredential={n}:{PKI}/{file}" for n, file in own.items() if balancer.kubernetes]
-    return "\n".join(lines) + "\n"
+    return _drop_in(lines)
+
+
+def _etcd_credentials(cluster: Cluster) -> list[str]:
+    names = ("ca.crt", "registrator.crt", "registrator.key") if cluster.etcd.tls else ()
+    return [f"LoadCredential={name}:{_PKI}/{name}" for name in names]
+
+
+def _drop_in(lines: list[str]) -> str:
+    return "\n".join(["[Service]", *lines]) + "\n"
 
 
 def _programs(cluster: Cluster) -> str:

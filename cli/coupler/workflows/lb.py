@@ -12,18 +12,19 @@ from urllib.parse import quote, urlencode
 from coupler.adapters.ssh import Connections
 from coupler.errors import CouplerError, ExitCode, HostFailedError, UsageError
 from coupler.registrator.asking import explained
-from coupler.render.balancer import CONTROL, LISTEN, REGISTRATOR_UNIT
+from coupler.render.balancer import ADDRESS_LISTEN, ADDRESS_UNIT, CONTROL, LISTEN, REGISTRATOR_UNIT
 from coupler.result import HostOutcome, Json, count, json_object, table
 from coupler.workflows.run import access, exit_code, limited, outcome_of, target
 from coupler.workflows.steps.balance import balancing
 from coupler.workflows.workspace import Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from coupler.adapters.ssh import Completed
     from coupler.model import LoadedCluster, Node
 
+_NAMES = {REGISTRATOR_UNIT: "registrator", ADDRESS_UNIT: "holder of the virtual address"}
 _CURL = "curl --silent --show-error --max-time 10 --write-out '\\n%{http_code}'"
 
 
@@ -59,22 +60,54 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class LbStatus:
-    """How each registrator and its balancer are."""
+class VirtualAddress:
+    """The address that moves, and what each node says of it."""
 
+    address: str
     found: Answers
 
     @property
+    def holders(self) -> list[str]:
+        """The nodes that have it: one, if all is well."""
+        return [node for node, state in self.found.answers.items() if state["holds"]]
+
+    def data(self) -> Json:
+        """Return it as JSON-serialisable data."""
+        nodes = dict(self.found.answers)
+        return {"address": self.address, "holders": self.holders, "nodes": nodes, "failed": self.found.missing}
+
+    def lines(self) -> list[str]:
+        """Return who has it, and why others could not."""
+        lines = [f"{self.address} is at {', '.join(self.holders) or 'no node that answers'}"]
+        for node, state in self.found.answers.items():
+            if state["tenure"] == "kept":
+                lines.append(f"{node}: keeps {self.address}, for etcd does not answer: {state['etcd']}")
+            if state["conflict_with"]:
+                lines.append(f"{node}: {state['conflict_with']} claims {self.address}, too")
+            lines += [f"{node}: could not have {self.address}: {reason}" for reason in state["not_ready_because"]]
+        return [*lines, *self.found.trouble()]
+
+
+@dataclass(frozen=True)
+class LbStatus:
+    """How each registrator and its balancer are, and who has the virtual address if there is one."""
+
+    found: Answers
+    virtual: VirtualAddress | None = None
+
+    @property
     def exit_code(self) -> ExitCode:
-        """Done where every node answers and is in step."""
+        """Done where every node answers and is in step, and one has the virtual address."""
         unready = any(not state["ready"] for state in self.found.answers.values())
+        unready = unready or (self.virtual is not None and len(self.virtual.holders) != 1)
         return ExitCode.HOST_FAILED if unready and not self.found.lost else self.found.exit_code
 
     def data(self) -> Json:
         """Return the answer as JSON-serialisable data."""
         keys = ("ready", "not_ready_because", "sources", "balancers", "problems", "drains")
         nodes = {node: {key: state[key] for key in keys} for node, state in self.found.answers.items()}
-        return {"nodes": nodes, "failed": self.found.missing}
+        virtual = self.virtual.data() if self.virtual else None
+        return {"nodes": nodes, "virtual_address": virtual, "failed": self.found.missing}
 
     def text(self) -> str:
         """Return a table, and what is wrong."""
@@ -86,6 +119,7 @@ class LbStatus:
             lines += [f"{node}: {entry['name']}: {entry['error']}" for entry in state["balancers"] if entry["error"]]
             lines += [f"{node}: {entry['name']}: {entry['problem']}" for entry in state["sources"] if entry["problem"]]
             lines += [f"{node}: left out: {_words(problem)}" for problem in state["problems"]]
+        lines += self.virtual.lines() if self.virtual else []
         return "\n".join([*lines, *self.found.trouble(), "next: cluster lb list"])
 
 
@@ -183,7 +217,13 @@ class LbDrains:
 
 def lb_status(loaded: LoadedCluster, limit: Sequence[str] = ()) -> LbStatus:
     """Ask each registrator how it is. Raises UsageError where there is none."""
-    return LbStatus(_everywhere(loaded, limit, _state))
+    found = _everywhere(loaded, limit, _state)
+    balancer = loaded.cluster.load_balancer
+    if not balancer or not balancer.virtual_address:
+        return LbStatus(found)
+    asked = f"{_CURL} http://{ADDRESS_LISTEN}/state"
+    holding = _everywhere(loaded, found.answers, asked, ADDRESS_UNIT) if found.answers else Answers((), {}, {})
+    return LbStatus(found, VirtualAddress(str(balancer.virtual_address), holding))
 
 
 def lb_list(loaded: LoadedCluster, limit: Sequence[str] = ()) -> LbList:
@@ -226,9 +266,9 @@ def lb_drain(loaded: LoadedCluster, endpoint: str, limit: Sequence[str] = (), *,
 _state = f"{_CURL} http://{LISTEN}/state"
 
 
-def _everywhere(loaded: LoadedCluster, limit: Sequence[str], script: str) -> Answers:
+def _everywhere(loaded: LoadedCluster, limit: Iterable[str], script: str, unit: str = REGISTRATOR_UNIT) -> Answers:
     cluster = loaded.cluster
-    nodes = balancing(limited(cluster, limit)) if cluster.load_balancer else ()
+    nodes = balancing(limited(cluster, tuple(limit))) if cluster.load_balancer else ()
     if not nodes:
         raise UsageError(
             "no node runs the load balancer",
@@ -243,7 +283,7 @@ def _everywhere(loaded: LoadedCluster, limit: Sequence[str], script: str) -> Ans
         def ask(where: Any) -> None:
             node = by_target[where]
             try:
-                answers[node.name] = _answer(node, connections.run(where, script))
+                answers[node.name] = _answer(node, connections.run(where, script), unit)
             except CouplerError as error:
                 lost[node.name] = outcome_of(node.name, error)
 
@@ -256,15 +296,15 @@ def _in_order(names: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]
     return {name: values[name] for name in names if name in values}
 
 
-def _answer(node: Node, completed: Completed) -> Json:
+def _answer(node: Node, completed: Completed, unit: str) -> Json:
     body, _, code = completed.stdout.rpartition("\n")
     answer = json_object(body)
     if code == "200" and answer:
         return answer
     raise HostFailedError(
-        "its registrator does not answer" if code == "000" else "its registrator refuses",
+        f"its {_NAMES[unit]} does not answer" if code == "000" else f"its {_NAMES[unit]} refuses",
         why=body.strip() or completed.stderr.strip() or None,
-        next_step=f"see its journal: ssh {node.ssh_user}@{node.ssh_address} journalctl -u {REGISTRATOR_UNIT}",
+        next_step=f"see its journal: ssh {node.ssh_user}@{node.ssh_address} journalctl -u {unit}",
         host=node.name,
     )
 

@@ -30,6 +30,11 @@ _PATIENCE = 60  # seconds for what etcd refuses until its members have seen enou
 _PAUSE = 0.5  # seconds between two attempts
 
 
+def peer_url(cluster: Cluster, node: Node) -> str:
+    """Return where a node's member listens to its peers."""
+    return f"{scheme(cluster)}://{node.address}:2380"
+
+
 @dataclass(frozen=True)
 class Quorum:
     """Whether the members go on: of those with a vote, how many there are, and which are healthy, by their URLs."""
@@ -62,10 +67,6 @@ class Membership:
         """`tell` is told what is waited for."""
         self._connections, self._cluster, self._through, self._tell = connections, cluster, through, tell
 
-    def url_of(self, node: Node) -> str:
-        """Return where a node's member listens to its peers."""
-        return f"{scheme(self._cluster)}://{node.address}:2380"
-
     def members(self) -> tuple[Member, ...]:
         """Return the members, as a healthy one knows them."""
         code, body = self._ask("GET", f"{self._host(2380)}/members")
@@ -90,10 +91,10 @@ class Membership:
     def add(self, node: Node) -> None:
         """Tell the members of a new one, as a learner where there are such."""
         if self.has_learners:
-            body = json.dumps({"peerURLs": [self.url_of(node)], "isLearner": True})
+            body = json.dumps({"peerURLs": [peer_url(self._cluster, node)], "isLearner": True})
             self._insist(f"adding {node.name}", f"{self._host(2379)}/v3/cluster/member/add", body)
         else:
-            body = json.dumps({"peerURLs": [self.url_of(node)]})
+            body = json.dumps({"peerURLs": [peer_url(self._cluster, node)]})
             self._insist(f"adding {node.name}", f"{self._host(2379)}/v2/members", body)
 
     def remove(self, member: Member) -> None:
@@ -141,6 +142,13 @@ class Membership:
         code, body = self._ask("GET", f"{scheme(self._cluster)}://{address}:2379/health")
         return code == 200 and str(json_object(body).get("health", "")).lower() == "true"  # noqa: PLR2004
 
+    def _silent(self) -> str:
+        """Say which members are not healthy: etcd takes no new one while one of those with a vote is not there."""
+        members = self.members()
+        healthy = self.quorum(members).healthy
+        silent = [m.name or m.peer_url for m in members if not m.learner and m.peer_url not in healthy]
+        return f"; not healthy: {', '.join(silent)}" if silent else ""
+
     def _ask(self, method: str, url: str, body: str = "") -> tuple[int, str]:
         return request(self._connections, self._through, method, url, body)
 
@@ -159,7 +167,9 @@ class Membership:
             problem = str(json_object(answer).get("message") or answer or f"HTTP {code}").removeprefix("etcdserver: ")
             if time.monotonic() > deadline:
                 raise CouplerError(
-                    f"etcd refused {what} for {count(_PATIENCE, 'second')}", why=problem, next_step="cluster status"
+                    f"etcd refused {what} for {count(_PATIENCE, 'second')}",
+                    why=problem + self._silent(),
+                    next_step="cluster status; bring up the member that is not healthy, or take it out",
                 )
             if problem != said:
                 self._tell(f"{what}: {problem}")

@@ -37,6 +37,7 @@ UNITS: Mapping[str, str] = {
     "coupler-registrator.service": "",
     "coupler-haproxy.service": "",
     "coupler-nginx.service": "",
+    "coupler-address.service": "",
 }
 """The units that are worth a person's attention, each with the artifact without which it does not start."""
 BALANCING = frozenset({"coupler-registrator.service", "coupler-haproxy.service", "coupler-nginx.service"})

@@ -89,21 +89,22 @@ if ! id "$user" > /dev/null 2>&1; then
     "$check" || message=$(systemd-sysusers /etc/sysusers.d/coupler-lb.conf 2>&1) || answer true "no user $user: $message"
 fi
 
-# What is not wanted any more: credentials, and another kind of balancer.
+# What is not wanted any more: credentials, another kind of balancer, and an address that moved.
 kubeconfig=/etc/coupler/pki/kubernetes/registrator.kubeconfig
 if [ -e "$kubeconfig" ] && [ ! -e "$staging/root$kubeconfig" ]; then
     changed=true files="$files $kubeconfig"
     "$check" || rm -f "$kubeconfig"
 fi
-for kind in haproxy nginx; do
+for kind in haproxy nginx address; do
     if [ -e "$units/coupler-$kind.service" ] && [ ! -e "$staging/root$units/coupler-$kind.service" ]; then
         changed=true files="$files $units/coupler-$kind.service"
-        "$check" || { systemctl --quiet disable --now "coupler-$kind" && rm -f "$units/coupler-$kind.service" "$state/coupler-$kind."* &&
+        "$check" || { systemctl --quiet disable --now "coupler-$kind" &&
+            rm -rf "$units/coupler-$kind.service" "$units/coupler-$kind.service.d" "$state/coupler-$kind."* &&
             systemctl daemon-reload; } || answer true "coupler-$kind cannot be stopped"
     fi
 done
 
-registrator=coupler-registrator.service
+registrator=coupler-registrator.service address=coupler-address.service
 for unit in "$staging/root$units"/coupler-*.service; do
     unit=${unit##*/}
     if [ "$(systemctl show -P NeedDaemonReload "$unit")" = yes ]; then
@@ -125,6 +126,12 @@ for kind in haproxy nginx; do
         settle "coupler-$kind.service" reload "/opt/bin/$kind" "$folder/$kind".c*
     fi
 done
+
+# Last: it looks at the balancer before it stands for the address.
+if [ -e "$staging/root$units/$address" ]; then
+    settle "$address" restart "$store/registrator" "$units/$address" "$units/$address.d"/*.conf \
+        "$folder/address.yaml" "$pki/etcd/ca.crt" "$pki/etcd"/registrator.*
+fi
 
 # Programs of earlier versions, once nothing runs them.
 if ! "$check"; then

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.standins.build import runnable
 
 from coupler.adapters.locksmith import LOCKS, Semaphore, semaphores_in
 from coupler.assets import asset
@@ -50,9 +51,11 @@ def locks(etcd: Etcd) -> Locks:
     return Locks(etcd)
 
 
-@pytest.fixture(scope="session")
-def locksmithctl() -> Path:
-    """The real program: COUPLER_TEST_MIRROR names a mirror's folder that has it."""
+@pytest.fixture(scope="session", params=["stand-in", "real"])
+def locksmithctl(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program: our stand-in; and the real one, where COUPLER_TEST_MIRROR names a mirror's folder that has it."""
+    if request.param == "stand-in":
+        return runnable(tmp_path_factory.mktemp("standin"), "locksmithctl")
     folder = os.environ.get("COUPLER_TEST_MIRROR")
     if not folder:
         pytest.skip("the real locksmithctl: COUPLER_TEST_MIRROR names no mirror folder that has it")

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from coupler.model.catalogue import REGISTRATOR
 from coupler.model.network import POD_SUBNET
 from coupler.model.rules.issue import Issue, error, warning
+from coupler.model.services import EVERYWHERE, Balancer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -211,6 +212,33 @@ def something_to_balance(cluster: Cluster) -> Iterator[Issue]:
         yield error("file-missing", ("load_balancer", "kubeconfig"), message, "the path is relative to cluster.yaml")
 
 
+def virtual_address(cluster: Cluster) -> Iterator[Issue]:
+    """The address that moves is nobody's own, lies outside of the cluster's networks, and is listened to."""
+    balancer, path = cluster.load_balancer, ("load_balancer", "virtual_address")
+    if not balancer or not balancer.virtual_address:
+        return
+    address = balancer.virtual_address
+    owner = next((node for node in cluster.nodes if node.address == address), None)
+    if owner:
+        message = f"{address} is the address of {owner.name}, which it would take away"
+        yield error("virtual-address-taken", path, message, "choose a free address in the network of the nodes")
+    for name, network in (("pods", cluster.network.pods), ("services", cluster.network.services)):
+        if address in network:
+            message = f"{address} lies in the network of {name}, {network}: no client would reach it"
+            yield error("virtual-address-in-network", path, message, "choose one in the network of the nodes")
+    if balancer.kind is Balancer.VULCAND:
+        message = "vulcand runs wherever you like, so no node could have its address"
+        yield error("virtual-address-unheard", path, message, "leave it out, or let the nodes run haproxy or nginx")
+    binds = (*balancer.http, *balancer.https)
+    if not any(bind.rpartition(":")[0] in EVERYWHERE for bind in binds):
+        message = f"the balancer listens on {', '.join(binds) or 'nothing'}: nobody would answer at {address}"
+        yield error("virtual-address-unheard", path, message, 'listen everywhere: `http: ["*:80"]`')
+    if cluster.load_balancers and len(cluster.load_balancers) == 1:
+        node = cluster.load_balancers[0]
+        message = f"{node.name} alone has the role lb, so {address} has nowhere to move to"
+        yield warning("virtual-address-alone", path, message, "give a second node the role lb")
+
+
 def balancing_programs(cluster: Cluster) -> Iterator[Issue]:
     """The nodes with the role lb fetch the registrator: from where, and is it the one that was meant?"""
     for artifact in cluster.balancing_artifacts if cluster.load_balancers else ():
@@ -241,5 +269,6 @@ RULES = (
     own_pod_subnets,
     balancer_and_role,
     something_to_balance,
+    virtual_address,
     balancing_programs,
 )

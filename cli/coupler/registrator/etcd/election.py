@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from coupler.registrator.etcd import EtcdError
+from coupler.registrator.etcd import EtcdError, LeaseLostError
 from coupler.registrator.etcd.v2 import KEY_NOT_FOUND, NODE_EXIST, EtcdV2, RefusedError
 from coupler.registrator.etcd.v3 import Created, EtcdV3, Get, Put
 from coupler.registrator.leader import RETRY, Elector, boot_clock
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class ElectionV3(Elector):
     """An election by the API v3: the key is bound to a lease, and created only where there is none.
 
-    `ttl` is for how many seconds a leader that died is waited for.
+    `ttl` is for how many seconds a leader that died is waited for. A key with our own `identity` that is there before
+    we lead is of an earlier life, which is over: it is taken away.
     """
 
     def __init__(self, etcd: EtcdV3, key: str, *, ttl: int = 10, identity: str | None = None) -> None:
@@ -39,8 +40,12 @@ class ElectionV3(Elector):
 
     async def _tenure(self, notify: Callable[[bool], None]) -> None:
         seen = await self._etcd.range(self.key)
-        if any(item.key == self.key for item in seen.items):
-            await _until_gone(self._etcd, self.key, seen.revision + 1)
+        for item in (item for item in seen.items if item.key == self.key):
+            if item.value == self.identity.encode():
+                await self._etcd.revoke(item.lease)
+            else:
+                self._beaten_by(item.value.decode(errors="replace"))
+                await _until_gone(self._etcd, self.key, seen.revision + 1)
         self._lease = lease = await self._etcd.grant(self.ttl)
         try:
             mine = Put(self.key, self.identity.encode(), lease.id)
@@ -48,6 +53,8 @@ class ElectionV3(Elector):
             created = outcome.revision if outcome.succeeded else 0
             for item in outcome.items:  # ours: the answer to a first attempt was lost
                 created = item.created if item.lease == lease.id else created
+                if not created:
+                    self._beaten_by(item.value.decode(errors="replace"))
             if created:
                 self._won(notify, created, boot_clock() + lease.left)
                 gone = _until_lost(self._etcd, self.key, created, outcome.revision + 1)
@@ -59,8 +66,13 @@ class ElectionV3(Elector):
     async def _renew(self, lease: Lease, created: int, notify: Callable[[bool], None]) -> None:
         while self._lease is lease:
             await asyncio.sleep(min(self.ttl, lease.left) / 3)
-            with contextlib.suppress(EtcdError):  # until it expires, there is another chance
+            try:
                 await lease.renew()
+            except LeaseLostError:
+                return
+            except EtcdError:  # until it expires, there is another chance
+                continue
+            else:
                 if self._lease is lease:
                     self._won(notify, created, boot_clock() + lease.left)
 
@@ -95,6 +107,7 @@ class ElectionV2(Elector):
             if seen.node is None:
                 return
             if seen.node.value != self.identity:
+                self._beaten_by(seen.node.value or "")
                 await _until_gone(self._etcd, f"/{self.key}", seen.index + 1)
                 return
             asked, node = boot_clock(), seen.node  # ours: the answer to a first attempt was lost

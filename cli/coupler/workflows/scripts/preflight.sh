@@ -9,6 +9,7 @@ value os_name "$(os PRETTY_NAME)"
 value time "$(date +%s)"
 value root "$(id -u)"
 value addresses "$(ip -o -4 address show scope global | awk '{ sub("/.*", "", $4); printf "%s ", $4 }')"
+value networks "$(ip -o -4 address show scope global | awk '{ printf "%s ", $4 }')"
 value macs "$(cat /sys/class/net/*/address 2>/dev/null | tr '\n' ' ')"
 for program in coreos-cloudinit git curl systemctl tar base64 flock; do
     command -v "$program" > /dev/null || value missing "$program"

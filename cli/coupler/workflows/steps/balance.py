@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from coupler.errors import ConfigurationError, HostFailedError
 from coupler.model import Role
-from coupler.render.balancer import KUBECONFIG, LISTEN, REGISTRATOR_UNIT, balancer_files
+from coupler.render.balancer import (
+    ADDRESS_LISTEN,
+    ADDRESS_UNIT,
+    KUBECONFIG,
+    LISTEN,
+    REGISTRATOR_UNIT,
+    balancer_files,
+)
 from coupler.result import HostOutcome, State, StepOutcome
 from coupler.workflows.bundles import Files, install
 from coupler.workflows.run import Run, hosts_step, target
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 60  # seconds
 _PAUSE = 0.3  # seconds between two questions to a node
-_READY = f"curl --silent --show-error --max-time 5 --write-out '\\n%{{http_code}}' http://{LISTEN}/readyz"
+_READY = "curl --silent --show-error --max-time 5 --write-out '\\n%{{http_code}}' http://{}/readyz"
 
 
 def balancing(nodes: Iterable[Node]) -> tuple[Node, ...]:
@@ -57,6 +64,8 @@ class Balance:
 
         def ask(node: Node) -> HostOutcome:
             await_ready(run, node)
+            if balancer.virtual_address:
+                await_address(run, node)
             return replace(installed[node.name], text="in step")
 
         ready = {outcome.host: outcome for outcome in run.on_every_node(ask, balancing(run.alive))}
@@ -70,18 +79,27 @@ def await_ready(run: Run, node: Node, seconds: float = DEADLINE) -> None:
         HostFailedError: it is not after `seconds`; the error says why.
         UnreachableError: the node does not answer.
     """
+    _await(run, node, LISTEN, "its load balancer is not in step", REGISTRATOR_UNIT, seconds)
+
+
+def await_address(run: Run, node: Node, seconds: float = DEADLINE) -> None:
+    """Ask a node until it could have the virtual address, or has it. Raises as `await_ready`."""
+    _await(run, node, ADDRESS_LISTEN, "it could not have the virtual address", ADDRESS_UNIT, seconds)
+
+
+def _await(run: Run, node: Node, listen: str, complaint: str, unit: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while True:
-        completed = run.connections.run(target(node), _READY)
+        completed = run.connections.run(target(node), _READY.format(listen))
         said, _, code = completed.stdout.rpartition("\n")
         if code == "200":
             return
         lack = "; ".join(said.split("\n")).strip("; ") or completed.stderr.strip() or "it does not answer"
         if time.monotonic() > deadline:
             raise HostFailedError(
-                "its load balancer is not in step",
+                complaint,
                 why=lack,
-                next_step=f"see its journal: ssh {node.ssh_user}@{node.ssh_address} journalctl -u {REGISTRATOR_UNIT}",
+                next_step=f"see its journal: ssh {node.ssh_user}@{node.ssh_address} journalctl -u {unit}",
                 host=node.name,
             )
         run.progress.host(HostOutcome(node.name, State.RUNNING, lack))

@@ -9,12 +9,15 @@ from coupler.errors import CouplerError, HostFailedError
 from coupler.model.system import Distribution
 from coupler.result import HostOutcome, State, StepOutcome, json_object
 from coupler.workflows.etcd import scheme
-from coupler.workflows.membership import Membership
+from coupler.workflows.membership import Membership, peer_url
 from coupler.workflows.run import Run, checked, hosts_step, target
 from coupler.workflows.script import Answer, script
 from coupler.workflows.turns import Turns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from coupler.adapters.etcd import Member
     from coupler.model import Node
 
 _PATIENCE = 120  # seconds until a member that has been announced is healthy
@@ -86,14 +89,12 @@ def _join(run: Run, node: Node) -> str:
         run.progress.host(HostOutcome(node.name, State.RUNNING, text))
 
     etcd = Membership(run.connections, run.cluster, node, tell)
-    members, own = etcd.members(), etcd.url_of(node)
-    # A member of this name at another address is this node, too, before it got a new one.
-    former = [m for m in members if m.started and not m.learner and own != m.peer_url and m.name == node.name]
-    former += [m for m in members if m.peer_url == own and m.started and _look(run, node).held]
+    members, own = etcd.members(), peer_url(run.cluster, node)
+    former = [*_lost(run, members), *(m for m in members if m.started and m.name == node.name and m.peer_url != own)]
     if former and not etcd.quorum(members).after_removing(former):
-        raise _no_quorum(node, "without its former member")
+        raise _no_quorum(node, f"without {', '.join(member.name for member in former)}")
     for member in former:
-        tell("its former member is taken out")
+        tell(f"the former member {member.name} is taken out")
         etcd.remove(member)
     announced = any(m.peer_url == own and m not in former for m in members)
     if not announced:
@@ -111,7 +112,20 @@ def _join(run: Run, node: Node) -> str:
     for member in etcd.members():
         if member.peer_url == own and member.learner:
             etcd.promote(member)
-    return "replaced its lost member" if former else "a new member"
+    return "in place of its lost member" if any(m.name == node.name for m in former) else "a new member"
+
+
+def _lost(run: Run, members: Iterable[Member]) -> list[Member]:
+    """Return the members whose nodes say that their data is gone: while there are such, etcd takes no new ones."""
+    nodes = {peer_url(run.cluster, node): node for node in run.cluster.etcd_members}
+
+    def is_held(node: Node) -> bool:
+        try:
+            return bool(_look(run, node).held)
+        except CouplerError:
+            return False
+
+    return [m for m in members if m.started and m.peer_url in nodes and is_held(nodes[m.peer_url])]
 
 
 def _refuse_removed(run: Run, node: Node) -> None:
@@ -121,7 +135,7 @@ def _refuse_removed(run: Run, node: Node) -> None:
         members = etcd.members()
     except CouplerError:
         return
-    if any(member.peer_url == etcd.url_of(node) for member in members):
+    if any(member.peer_url == peer_url(run.cluster, node) for member in members):
         return
     data = "/var/lib/etcd2" if run.cluster.os.distribution is Distribution.CONTAINER_LINUX else "/var/lib/etcd"
     away = f"sudo mv {data}/member {data}/member.$(date +%s)"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING
 
 from coupler.errors import HostFailedError
 from coupler.model import Role
-from coupler.model.services import Balancer
+from coupler.model.services import EVERYWHERE, Balancer
 from coupler.result import HostOutcome, State, StepOutcome
 from coupler.workflows.clock import MEND, problem_with, skew_of
 from coupler.workflows.report import BALANCING
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 FREE_KIB = {"/etc": 1024, "/opt": 262_144, "/run": 4096, "/var/lib": 262_144}
 """KiB that must be free: programs go to /opt, etcd's data and downloads to /var/lib."""
 PORTS = {2379: "etcd", 2380: "etcd", 6443: "kube-apiserver"}
-EVERYWHERE = {"*", "0.0.0.0", "[::]"}  # noqa: S104 - as ss and cluster.yaml write it
 OLDEST_HAPROXY = [2, 6]  # the first that adds and deletes servers while it runs
 OLDEST_SYSTEMD = 247  # the first with LoadCredential=
 SYSTEMS = {"flatcar", "coreos"}
@@ -69,6 +69,7 @@ def problems_of(cluster: Cluster, node: Node, answer: Answer, skew: float) -> It
     if cluster.load_balancer and Role.LB in node.roles:
         yield from _balancer(cluster, cluster.load_balancer, answer)
         yield from _balanced_ports(cluster.load_balancer, answer)
+        yield from _virtual_address(cluster.load_balancer, answer)
 
 
 def _system(answer: Answer) -> Iterator[Problem]:
@@ -165,6 +166,16 @@ def _balanced_ports(balancer: LoadBalancer, answer: Answer) -> Iterator[Problem]
                     f"port {port}, which the load balancer needs, is in use by {name}",
                     f"{mend}; or change load_balancer",
                 )
+
+
+def _virtual_address(balancer: LoadBalancer, answer: Answer) -> Iterator[Problem]:
+    address = balancer.virtual_address
+    networks = [IPv4Interface(text) for text in answer.one("networks").split()]
+    own = [each for each in networks if each.ip != address]
+    if address and not any(address in each.network for each in own):
+        where = ", ".join(map(str, own)) or "none"
+        mend = "choose an address in the network of the nodes with the role lb, or give the role to others"
+        yield f"{address} is in none of its networks: {where}", mend
 
 
 def _is_ours(cluster: Cluster, node: Node, owner: str) -> bool:
