@@ -309,10 +309,10 @@ def test_certificates_of_secrets_are_served_renewed_and_kept_where_they_turn_bad
             assert (answer[0], answer[1]["location"]) == (302, f"https://shop.test:{site.https_port}/")
             failed = registrator.state()["balancers"][0]["failed"]
             assert failed.keys() == {"host blog.test"}
+            drifted = len(registrator.events("the balancer has drifted"))  # there may be one of the start
             kube.put(secret("shop-tls", second))
             await until(lambda: len(hosts()) == 2, "the new certificate does not come")
             assert await served(site, "shop.test") == second.chain.strip()
-            drifted = len(registrator.events("the balancer has drifted"))  # there may be one of the start
             bad = secret("shop-tls", first)
             bad["data"]["tls.key"] = secret("x", second)["data"]["tls.key"]
             kube.put(bad)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from coupler.registrator.balancers.vulcand.keys import Keys
     from coupler.registrator.balancers.vulcand.tls import Tls
     from coupler.registrator.leader import Fence
-    from coupler.registrator.model import Desired, Route
+    from coupler.registrator.model import Desired, Host, Route
 
 _READ_ONE_BY_ONE = 20
 _BREATH = 200
@@ -84,6 +84,7 @@ class Vulcand:
         self._probe = Probe(probe, probe_id(owner), patience)
         self._stale: Mapping[str, str] = {}
         self._routed: tuple[object, Mapping[str, list[Route]]] = None, {}
+        self._moved: tuple[tuple[Route, ...], tuple[Host, ...]] = (), ()
         self._tls = tls
 
     async def identity(self) -> str | None:
@@ -94,14 +95,17 @@ class Vulcand:
             return None
 
     async def apply(self, desired: Desired, backends: Set[str] | None, *, remove: bool) -> Applied:
-        """Move these backends to `desired`; None, or a name that is not in it, reads and moves everything."""
+        """Move these backends to `desired`; None, or a name that is not in it, reads and moves everything.
+
+        What changed in routes and hosts since the last move is moved too.
+        """
         fence = self._leading()
-        everything = backends is None or not backends <= desired.backends.keys()
         try:
-            plan = await self._plan(desired, None if everything else backends, remove=remove)
+            plan = await self._plan(desired, self._reach(desired, backends), remove=remove)
             steps = (*plan.upserts, *plan.removals)
             if steps:
                 await self._keys.write(steps, fence)
+            self._moved = desired.routes, desired.hosts
             if self._stale:
                 self._stale = await self._probe.stale()
         except EtcdError as error:
@@ -147,6 +151,18 @@ class Vulcand:
     async def close(self) -> None:
         """Let go of the vulcands; etcd stays as it is."""
         await self._probe.close()
+
+    def _reach(self, desired: Desired, backends: Set[str] | None) -> Set[str] | None:
+        """Return the backends to look at; None for everything, as where a route went or a host is another one."""
+        routes, hosts = self._moved
+        if backends is None or not backends <= desired.backends.keys() or hosts != desired.hosts:
+            return None
+        if routes is desired.routes:
+            return backends
+        before, now = set(routes), set(desired.routes)
+        if not before <= now:
+            return None
+        return backends | {route.backend for route in now - before}
 
     def _leading(self) -> Fence | None:
         if self._fence is None:
