@@ -133,7 +133,7 @@ def test_init_ends_with_a_summary_and_the_next_command(beginning: Beginning) -> 
     first, *_, last = beginning.init.stdout.splitlines()
     assert first.endswith(f"3 of 3 nodes healthy at commit {published}, etcd has 3 healthy members")
     assert last == "next: cluster status"
-    steps = re.findall(r"^\[(\d)/9\] (\w+) …$", beginning.init.stderr, re.MULTILINE)
+    steps = re.findall(r"^\[(\d+)/10\] (\w+) …$", beginning.init.stderr, re.MULTILINE)
     assert [title for _, title in steps] == [
         *(
             "check",
