@@ -21,6 +21,7 @@ pytestmark = pytest.mark.lab
 
 DEADLINE = 20.0
 REGISTRATOR, HAPROXY, NGINX = "coupler-registrator", "coupler-haproxy", "coupler-nginx"
+ADDRESS = "coupler-address"
 STATE_OF_NODE = """
 find /etc /opt /var/lib/coupler /var/lib/coupler-lb -xdev -path '*/repository.git' -prune \\
     -o -printf '%p %m %s %C@\\n' | sort
@@ -48,6 +49,12 @@ class Balanced:
 
     site: Site
     first_run: Answer
+    virtual: str
+
+    def holders(self) -> list[str]:
+        """Return the nodes that have the virtual address."""
+        found = self.site.everywhere(f"ip -o -4 address show to {self.virtual}/32")
+        return [node for node, said in found.items() if said.strip()]
 
     def address(self, node: str) -> str:
         [found] = [e.machine.address for e in self.site.lab.status().machines if e.machine.name == node]
@@ -59,7 +66,11 @@ class Balanced:
 
     def get(self, node: str, host: str = "shop.test") -> tuple[int, str]:
         """Return status and body of one request through the balancer of a node."""
-        connection = HTTPConnection(self.address(node), 80, timeout=5)
+        return self.get_at(self.address(node), host)
+
+    def get_at(self, address: str, host: str = "shop.test") -> tuple[int, str]:
+        """Return status and body of one request to an address."""
+        connection = HTTPConnection(address, 80, timeout=5)
         try:
             connection.request("GET", "/", headers={"Host": host})
             answer = connection.getresponse()
@@ -139,9 +150,11 @@ def balanced(make_site: Callable[[int], Site]) -> Balanced:
     site = make_site(2)
     site.edit("roles: [control, worker, lb]", "roles: [worker, lb]")
     site.edit("roles: [control, worker]", "roles: [control, worker, lb]")
+    virtual = str(max(entry.machine.address for entry in site.lab.status().machines) + 100)
+    site.edit("  kind: haproxy", f"  kind: haproxy\n  virtual_address: {virtual}")
     first_run = site.json("init")
     assert first_run.exit_code == 0, first_run.stdout
-    balanced = Balanced(site, first_run)
+    balanced = Balanced(site, first_run, virtual)
     for name, port in (("one", "8001"), ("two", "8002")):
         site.inside("node-1", BACKEND.replace("NAME", name).replace("PORT", port))
     balanced.etcdctl("put", "/services/shop/.service", '{"host": "shop.test"}')
@@ -232,6 +245,42 @@ def test_a_killed_registrator_comes_back_and_every_route_stays(balanced: Balance
     balanced.etcdctl("del", "/services/shop/two")
 
 
+def test_the_virtual_address_moves_and_is_served_again(balanced: Balanced) -> None:
+    def served_by(node: str) -> None:
+        eventually(lambda: balanced.holders() == [node], f"it does not move to {node}")
+        eventually(lambda: balanced.get_at(balanced.virtual) == (200, "one"), f"{node} does not serve it")
+
+    eventually(lambda: len(balanced.holders()) == 1, "nobody has it")
+    [first] = balanced.holders()
+    [second] = {"node-1", "node-2"} - {first}
+    served_by(first)
+    status = balanced.site.json("lb", "status")
+    assert (status.exit_code, status.data["virtual_address"]["holders"]) == (0, [first])
+    assert f"{balanced.virtual} is at {first}" in balanced.site.cluster("lb", "status").stdout
+    pid = balanced.show(first, ADDRESS, "MainPID")
+    rights = balanced.site.inside(first, f"cat /proc/{pid}/status")
+    assert re.search(r"^CapBnd:\t0000000000003000$", rights, re.MULTILINE), "only CAP_NET_ADMIN and CAP_NET_RAW"
+    balanced.site.inside(first, f"systemctl stop {ADDRESS}")
+    served_by(second)
+    balanced.site.inside(first, f"systemctl start {ADDRESS}")
+    eventually(lambda: balanced.site.json("lb", "status").exit_code == 0, "it does not stand again")
+    assert balanced.holders() == [second]
+    balanced.site.inside(second, f"systemctl stop {HAPROXY}")
+    served_by(first)
+    balanced.site.inside(second, f"systemctl start {HAPROXY}")
+    balanced.site.inside(first, f"systemctl kill -s KILL {ADDRESS}")
+    eventually(lambda: balanced.show(first, ADDRESS, "MainPID") not in ("0", pid), "it does not come back")
+    eventually(lambda: len(balanced.holders()) == 1, "nobody has it")
+    balanced.site.inside("node-1", f"systemctl stop {ADDRESS}")
+    served_by("node-2")
+    balanced.site.inside("node-1", f"systemctl start {ADDRESS}")
+    balanced.site.lab.kill("node-2")
+    eventually(lambda: balanced.get_at(balanced.virtual) == (200, "one"), "node-1 does not follow a dead machine")
+    balanced.site.lab.start("node-2")
+    balanced.eventually("node-2", (200, "one"))
+    assert balanced.holders() == ["node-1"]
+
+
 def test_another_configuration_restarts_the_registrator_alone(balanced: Balanced) -> None:
     before = balanced.site.everywhere(f"systemctl show -P InvocationID {REGISTRATOR} {HAPROXY}")
     balanced.site.edit(f"  domain: {domain(balanced)}", f"  domain: new.{domain(balanced)}")
@@ -305,6 +354,16 @@ def test_limit_leaves_the_other_balancer_as_it_is(balanced: Balanced) -> None:
     assert answer.states("balance") == {"node-1": "done"}
     assert "newer." not in balanced.site.inside("node-2", "cat /etc/coupler-lb/registrator.yaml")
     assert balanced.site.json("init").states("balance") == {"node-1": "unchanged", "node-2": "done"}
+
+
+def test_without_a_virtual_address_its_unit_goes_and_the_address_too(balanced: Balanced) -> None:
+    balanced.site.edit(f"\n  virtual_address: {balanced.virtual}", "")
+    assert set(balanced.site.json("init").states("balance").values()) == {"done"}
+    assert balanced.holders() == []
+    for node in balanced.site.machines:
+        assert balanced.show(node, ADDRESS, "LoadState") == "not-found"
+    assert balanced.site.json("lb", "status").data["virtual_address"] is None
+    assert set(balanced.site.json("init").states("balance").values()) == {"unchanged"}
 
 
 def test_nginx_takes_haproxys_place(balanced: Balanced) -> None:

@@ -138,7 +138,8 @@ class Machine:
         return bool(self.space.do(f"ip -o -4 address show to {VIRTUAL}/32"))
 
     def state(self) -> dict[str, object]:
-        answer = json.loads(self.space.do("curl --silent --show-error http://127.0.0.1:9103/state"))
+        asked = "curl --silent --show-error --retry 20 --retry-delay 1 --retry-connrefused http://127.0.0.1:9103/state"
+        answer = json.loads(self.space.do(asked))
         assert isinstance(answer, dict)
         return answer
 

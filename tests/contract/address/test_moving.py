@@ -44,6 +44,7 @@ def test_one_has_it_and_gives_it_up_when_it_is_stopped(site: Site) -> None:
         client.served_by(second.name)
         assert client.longest_gap < AT_ONCE
         first.start_holder()
+        eventually(lambda: first.state()["stands"] is True, "it does not stand again")
         never_two(site, TTL)
         assert second.has_address, "it moves back without need"
     assert first.state()["elected"] == second.state()["elected"]

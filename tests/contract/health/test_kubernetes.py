@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.contract.certificates import certificate
-from tests.contract.health.machines import until
+from tests.contract.health.machines import SCRIPT, until
 from tests.contract.health.processes import Process
 from tests.fakes.kube_thread import KubeThread
 
@@ -279,6 +279,17 @@ def test_addons_are_as_the_last_attempt_left_them(kubernetes: Kubernetes) -> Non
     assert kubernetes.machine.health("addons") == {"addons": "ok kubelet-access; node-2, node-3 has not joined"}
     (kubernetes.machine.folder / "run/addons").unlink()
     assert kubernetes.machine.health("addons") == {"addons": "bad nothing is applied yet"}
+
+
+def test_an_addon_that_is_refused_holds_no_reboot_up(kubernetes: Kubernetes) -> None:
+    report(kubernetes, "waiting coredns it is invalid\n")
+    assert kubernetes.machine.health("addons") == {"addons": "bad coredns: it is invalid"}
+    until(kubernetes.machine, "etcd-gateway", "ok")
+    for name in ("kube-controller-manager", "kube-scheduler"):
+        kubernetes.lease(name, "node-1")
+    waited = kubernetes.machine.run("timeout", "20", "sh", str(SCRIPT), "--wait")
+    assert waited.returncode == 0, waited.stdout
+    assert waited.stdout.endswith("healthy\n")
 
 
 def test_addons_wait_for_an_api_server(kubernetes: Kubernetes) -> None:

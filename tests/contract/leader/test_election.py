@@ -148,6 +148,45 @@ def test_a_leader_that_died_is_followed(api: str, etcd: Etcd) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("api", APIS)
+def test_whose_time_ran_out_without_an_answer_knows_when_another_is_named(api: str, etcd: Etcd) -> None:
+    async def scenario() -> None:
+        async with candidates(api, 1, etcd.url) as (one,):
+            await until(lambda: one.leads, "nobody leads")
+            assert not one.election.unanswered
+            etcd.stop()
+            await until(lambda: one.election.unanswered, "it takes silence for an answer")
+            await asyncio.to_thread(etcd.start)
+            await until(lambda: one.leads, "it does not stand again")
+            assert (one.election.unanswered, one.election.rival) == (False, None)
+            async with candidates(api, 1, etcd.url) as (other,):
+                await until(lambda: other.election.rival == one.election.identity, "it does not see who leads")
+                assert (other.election.unanswered, other.election.left) == (False, 0.0)
+                assert one.election.left > 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_an_earlier_life_does_not_stand_in_ones_way(api: str, etcd: Etcd) -> None:
+    async def scenario() -> None:
+        client, election = APIS[api]
+        store = client(Access((etcd.url,)))
+        tasks = []
+        try:
+            for _ in range(2):
+                standing = election(store, KEY, ttl=60, identity="node-1 10.0.0.11")
+                tasks.append(asyncio.create_task(standing.run(lambda _: None)))
+                await until(lambda one=standing: one.leads, "it waits for itself")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await store.close()
+
+    asyncio.run(scenario())
+
+
 def test_no_write_of_a_former_leader_is_taken(etcd: Etcd) -> None:
     async def scenario() -> None:
         async with candidates("v3", 1, etcd.url) as (one,):

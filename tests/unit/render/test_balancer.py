@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coupler.model import Cluster, load_cluster
+from coupler.registrator.address.settings import load as load_address
 from coupler.registrator.settings import Settings, parse
 from coupler.render.balancer import balancer_files
 from coupler.workflows.certificates import certificates_of
@@ -48,7 +49,21 @@ def test_every_option_reaches_the_registrator() -> None:
     assert found.sources.announcements.domain == "apps.example.org"
     assert found.sources.kubernetes
     assert found.sources.kubernetes.kubeconfig == CREDENTIALS / "kubeconfig"
-    assert found.sources.kubernetes.published == ("10.0.0.21",)
+    assert found.sources.kubernetes.published == ("10.0.0.100",)
+
+
+def test_the_address_that_moves_has_a_unit_and_a_file_of_its_own(tmp_path: Path) -> None:
+    found = files(load_cluster(VALID / "every-option.yaml").cluster)
+    (tmp_path / "address.yaml").write_text(found["etc/coupler-lb/address.yaml"])
+    address = load_address(tmp_path / "address.yaml")
+    assert (address.address, address.key) == ("10.0.0.100", "coupler/address/10.0.0.100")
+    assert address.accepts == ("127.0.0.1:80", "10.0.0.21:8080", "[::1]:443")
+    assert address.ready == "http://127.0.0.1:9102/readyz"
+    assert address.etcd.key == Path("/run/credentials/coupler-address.service/registrator.key")
+    units = "etc/systemd/system/coupler-address.service"
+    assert "registrator.key:/etc/coupler/pki/etcd/registrator.key" in found[f"{units}.d/10-credentials.conf"]
+    assert "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW\n" in found[units]
+    assert not [path for path in files(loaded(tmp_path, "load_balancer: {}\n")) if "address" in path]
 
 
 @pytest.mark.parametrize(

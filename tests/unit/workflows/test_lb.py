@@ -113,3 +113,30 @@ def test_only_endpoints_that_are_there_are_drained(monkeypatch: pytest.MonkeyPat
 def test_without_a_load_balancer_nobody_is_asked(tmp_path: Path, more: str, roles: str) -> None:
     with pytest.raises(UsageError, match="no node runs the load balancer"):
         lb.lb_status(load(tmp_path, more, roles))
+
+
+def held(*, holds: bool = False, tenure: str = "none", **more: Any) -> dict[str, Any]:
+    """Return the state of a holder of the virtual address."""
+    known = {"holds": holds, "tenure": tenure, "conflict_with": None, "etcd": None, "not_ready_because": []}
+    return known | more
+
+
+def test_status_says_who_has_the_virtual_address() -> None:
+    found = lb.Answers(("a", "b"), {"a": state(("10.0.0.1", "ready")), "b": state(("10.0.0.1", "ready"))}, {})
+
+    def status(**states: dict[str, Any]) -> lb.LbStatus:
+        return lb.LbStatus(found, lb.VirtualAddress("10.0.0.100", lb.Answers(("a", "b"), states, {})))
+
+    well = status(a=held(), b=held(holds=True, tenure="elected"))
+    assert (well.exit_code, well.data()["virtual_address"]["holders"]) == (ExitCode.DONE, ["b"])
+    assert "10.0.0.100 is at b" in well.text()
+    kept = status(a=held(holds=True, tenure="kept", etcd="no quorum"), b=held(not_ready_because=["no quorum"]))
+    assert kept.exit_code is ExitCode.DONE
+    assert "a: keeps 10.0.0.100, for etcd does not answer: no quorum" in kept.text()
+    assert "b: could not have 10.0.0.100: no quorum" in kept.text()
+    nobody = status(a=held(), b=held())
+    assert nobody.exit_code is ExitCode.HOST_FAILED
+    assert "10.0.0.100 is at no node" in nobody.text()
+    twice = status(a=held(holds=True, conflict_with="02:00:00:00:00:01"), b=held(holds=True))
+    assert twice.exit_code is ExitCode.HOST_FAILED
+    assert "a: 02:00:00:00:00:01 claims 10.0.0.100, too" in twice.text()

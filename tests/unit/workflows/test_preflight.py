@@ -173,3 +173,18 @@ def test_an_old_systemd(tmp_path):
     assert balancer_problems(tmp_path, BALANCING + "systemd=252\n") == []
     [(what, _)] = balancer_problems(tmp_path, BALANCING + "systemd=229\n")
     assert what == "its systemd 229 cannot hand credentials to a service"
+
+
+@pytest.mark.parametrize(
+    ("networks", "expected"),
+    [
+        ("10.0.0.11/24 192.168.5.7/24", []),
+        ("10.0.0.11/24 10.0.0.100/32", []),
+        ("10.0.0.11/26 10.0.0.100/32", ["10.0.0.100 is in none of its networks: 10.0.0.11/26"]),
+        ("", ["10.0.0.100 is in none of its networks: none"]),
+    ],
+    ids=["in-one", "held", "outside", "none"],
+)
+def test_the_virtual_address_belongs_into_a_network_of_the_node(tmp_path, networks, expected):
+    answer = GOOD + f"networks={networks}\nbalancer=haproxy HAProxy version 2.6.12\n"
+    assert [what for what, _ in balancer_problems(tmp_path, answer, "{virtual_address: 10.0.0.100}")] == expected

@@ -230,7 +230,7 @@ def virtual_address(cluster: Cluster) -> Iterator[Issue]:
         message = "vulcand runs wherever you like, so no node could have its address"
         yield error("virtual-address-unheard", path, message, "leave it out, or let the nodes run haproxy or nginx")
     binds = (*balancer.http, *balancer.https)
-    if not any(bind.rpartition(":")[0] in EVERYWHERE for bind in binds):
+    if not any(bind.rpartition(":")[0] in EVERYWHERE - {"[::]"} for bind in binds):
         message = f"the balancer listens on {', '.join(binds) or 'nothing'}: nobody would answer at {address}"
         yield error("virtual-address-unheard", path, message, 'listen everywhere: `http: ["*:80"]`')
     if cluster.load_balancers and len(cluster.load_balancers) == 1:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 _TICK = 0.25
 _REFRESH = 1.0  # between two times that the kernel is told how long the address is valid
-_KEPT_LIFE = 10.0  # how long the address lives without us while it is kept
+_OUTLIVES = 1  # seconds by which the address outlives the lease without us: time to see that etcd does not answer
+_KEPT_LIFE = 10  # seconds that it lives without us while it is kept
 _FIRST_ANNOUNCEMENTS = 5  # that many ticks in a row; a frame may be lost, a switch may still be learning
 _ANNOUNCE = 3.0  # between two later announcements; who kept the address on its own yields at the first it hears
 _PROBE = 1.0
@@ -99,6 +100,7 @@ class Holder:
         self._stand_again = 0.0
         self._outranked = False
         self._conflict: str | None = None
+        self._ends = 0.0
         self._refreshed = self._announced = self._probed = self._complained = -math.inf
         self._first = 0
 
@@ -156,6 +158,8 @@ class Holder:
         self._problem = None
         await self._stand_or_not()
         elector = self._elector
+        if self.tenure is not Tenure.NONE and boot_clock() >= self._ends:
+            await self._release("held up: the kernel has ended it")
         seen = Seen(
             leads=bool(elector and elector.leads),
             unanswered=bool(elector and elector.unanswered),
@@ -170,7 +174,8 @@ class Holder:
             return
         self.tenure = after
         if after is not before:
-            self._outranked, self._first = False, _FIRST_ANNOUNCEMENTS
+            self._outranked = self._outranked and after is Tenure.KEPT
+            self._first = _FIRST_ANNOUNCEMENTS
             _log.info("has the address", extra={"address": self._settings.address, "tenure": after.value})
         await self._have(elector)
         if after is Tenure.ELECTED:
@@ -205,9 +210,11 @@ class Holder:
         if self._wire is None:
             self._wire = Wire(self._home.interface, self._settings.address, self._heard)
         if now - self._refreshed >= _REFRESH:
-            left = elector.left if elector and self.tenure is Tenure.ELECTED else _KEPT_LIFE
-            await self._place.hold(self._home.interface, max(1, int(left)))
-            self._refreshed = now
+            life = _KEPT_LIFE
+            if elector and self.tenure is Tenure.ELECTED:
+                life = math.ceil(elector.left) + _OUTLIVES
+            await self._place.hold(self._home.interface, life)
+            self._refreshed, self._ends = now, now + life
         if self.tenure is Tenure.ELECTED:
             if self._first > 0 or now - self._announced >= _ANNOUNCE:
                 self._first, self._announced = self._first - 1, now
@@ -252,7 +259,7 @@ class Holder:
         assert self._wire is not None  # noqa: S101 -- it is the one who calls
         self._conflict = claim.name
         now = boot_clock()
-        if self.tenure is Tenure.KEPT:
+        if not (self._elector and self._elector.leads):
             self._outranked = self._outranked or outranks(claim, self._wire.hardware)
             self.wake()
         elif now - self._complained >= 10 * _PROBE:  # RFC 5227, 2.4 (c): defend it, but not all the time
