@@ -15,7 +15,7 @@ from tests.contract.vulcand.world import APIS, SEAL_KEY, World, backend, desired
 from coupler.registrator.balancers.vulcand.ids import host_id, is_ours
 from coupler.registrator.balancers.vulcand.sealing import Pair, Sealer
 from coupler.registrator.balancers.vulcand.tls import Tls
-from coupler.registrator.model import Certificate, Desired, Host, Route
+from coupler.registrator.model import Certificate, Desired, Host, Policy, Route
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -219,7 +219,8 @@ def test_without_a_seal_key_hosts_are_left_alone_and_a_dry_run_says_so(api: str,
 
 def test_plain_requests_are_sent_to_tls_where_their_host_wants_it(api: str, etcd: Etcd) -> None:
     async def scenario(it: World) -> None:
-        shop, other = backend("shop", 1001), backend("other", 1002)
+        shop = backend("shop", 1001, policy=Policy(replace_prefix=("/api", "/")))  # after the redirect, not before
+        other = backend("other", 1002)
         routes = [Route("a", "shop", "a.test", "/api"), Route("w", "shop", "*.w.test"), Route("any", "other")]
         wanted = [
             Host("a.test", certificate("a.test"), redirect=True),
