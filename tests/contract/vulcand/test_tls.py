@@ -240,7 +240,12 @@ def test_plain_requests_are_sent_to_tls_where_their_host_wants_it(api: str, etcd
             return status, answered.get("location")
 
         target = f"https://{{}}:{it.https_port}{{}}"
-        for host, path in [("a.test", "/api/x?q={{.Request}}"), ("a.test", "/y"), ("A.test", "/"), ("x.w.test", "/")]:
+        for host, path in [
+            ("a.test", "/api/x?q={{.Request}}"),
+            ("a.test", "/api/y"),
+            ("A.test", "/"),
+            ("x.w.test", "/"),
+        ]:
             assert await asked(host, path) == (302, target.format(host, path))
             assert await asked(host, path, tls=True) == (200, None)
             assert await asked(host, path, **{"X-Forwarded-Proto": "https"}) == (200, None)
