@@ -15,7 +15,7 @@ from tests.contract.vulcand.world import APIS, SEAL_KEY, World, backend, desired
 from coupler.registrator.balancers.vulcand.ids import host_id, is_ours
 from coupler.registrator.balancers.vulcand.sealing import Pair, Sealer
 from coupler.registrator.balancers.vulcand.tls import Tls
-from coupler.registrator.model import Certificate, Desired, Host, Route
+from coupler.registrator.model import Certificate, Desired, Host, Policy, Route
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -219,7 +219,8 @@ def test_without_a_seal_key_hosts_are_left_alone_and_a_dry_run_says_so(api: str,
 
 def test_plain_requests_are_sent_to_tls_where_their_host_wants_it(api: str, etcd: Etcd) -> None:
     async def scenario(it: World) -> None:
-        shop, other = backend("shop", 1001), backend("other", 1002)
+        shop = backend("shop", 1001, policy=Policy(replace_prefix=("/api", "/")))  # after the redirect, not before
+        other = backend("other", 1002)
         routes = [Route("a", "shop", "a.test", "/api"), Route("w", "shop", "*.w.test"), Route("any", "other")]
         wanted = [
             Host("a.test", certificate("a.test"), redirect=True),
@@ -239,7 +240,12 @@ def test_plain_requests_are_sent_to_tls_where_their_host_wants_it(api: str, etcd
             return status, answered.get("location")
 
         target = f"https://{{}}:{it.https_port}{{}}"
-        for host, path in [("a.test", "/api/x?q={{.Request}}"), ("a.test", "/y"), ("A.test", "/"), ("x.w.test", "/")]:
+        for host, path in [
+            ("a.test", "/api/x?q={{.Request}}"),
+            ("a.test", "/api/y"),
+            ("A.test", "/"),
+            ("x.w.test", "/"),
+        ]:
             assert await asked(host, path) == (302, target.format(host, path))
             assert await asked(host, path, tls=True) == (200, None)
             assert await asked(host, path, **{"X-Forwarded-Proto": "https"}) == (200, None)
