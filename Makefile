@@ -27,10 +27,10 @@ demo: $(VENV)/lab.installed
 	$(BIN)/python -m tests.demo $(DEMO)
 	@echo "look around: cd $(DEMO) && ../$(BIN)/cluster lab ssh node-1; when you are done: ../$(BIN)/cluster lab down --forget"
 
-# What boots no machine runs side by side; machines take turns.
+# Side by side: what boots machines waits most of its time, and a module has labs of its own.
 test: check
 	$(BIN)/python -m pytest --numprocesses 3 tests/unit tests/golden tests/contract
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile tests/e2e
 
 check: $(VENV)/dev.installed
 	$(BIN)/ruff format --check .

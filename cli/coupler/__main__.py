@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import signal
 import sys
 import traceback
@@ -26,6 +29,7 @@ from coupler.commands import (
     nodes,
     preview,
     publish,
+    remove,
     render,
     status,
 )
@@ -48,6 +52,7 @@ app.command("diff")(diff.diff)
 app.command("publish")(publish.publish)
 app.command("init")(init.init)
 app.command("status")(status.status)
+app.command("remove")(remove.remove)
 app.command("kubeconfig")(kubeconfig.kubeconfig)
 app.command("doctor")(doctor.doctor)
 app.add_typer(certs.app, name="certs")
@@ -70,6 +75,7 @@ def _root(
 def main() -> None:
     """Run `cluster` and exit with its code. SIGTERM ends it as Ctrl-C does, with everything cleaned up."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _open_streams()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -89,12 +95,54 @@ def run(arguments: list[str]) -> int:
         sys.stdout = None  # nobody reads any more, and the interpreter must not flush into the closed pipe
         return ExitCode.DONE
     except Exception as error:  # noqa: BLE001 - the last resort: a person gets a sentence, not a traceback
-        surprise = CouplerError(
-            f"unexpected {type(error).__name__}: {error}",
-            why="this is a defect in coupler",
-            next_step="run the command again with --debug and report what it prints",
+        return _fail(invocation, _surprise(error), ExitCode.FAILED)
+
+
+_OF_THE_MACHINE = {
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE),
+}
+"""What a system refuses for reasons of its own (errno(3)): no defect of the program that asked."""
+
+
+def _surprise(error: Exception) -> CouplerError:
+    """Return what to say of an error that nobody expected where it came up."""
+    try:
+        os.getcwd()  # noqa: PTH109 - it is the call that is asked about
+    except FileNotFoundError:
+        return CouplerError(
+            "the current folder does not exist any more",
+            why="it was deleted, or moved, while this shell was in it",
+            next_step="cd to a folder that is there, then run the same command again",
         )
-        return _fail(invocation, surprise, ExitCode.FAILED)
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        chosen = ", ".join(name for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME") if name in os.environ)
+        look = f"see whether it is there, who may use it and how much space is left{chosen and f'; also {chosen}'}"
+        return CouplerError(
+            f"{place}{error.strerror}",
+            why="the system refused what this command needs",
+            next_step=f"{look}; then run the same command again, with --debug to see what it was needed for",
+        )
+    return CouplerError(
+        f"unexpected {type(error).__name__}: {error}",
+        why="this is a defect in coupler",
+        next_step="run the command again with --debug and report what it prints",
+    )
+
+
+def _open_streams() -> None:
+    """Give a command that was started with closed standard streams (`>&-`) others that lead nowhere.
+
+    Otherwise the next files that it opens would take their numbers, and get what is meant for a person. What a
+    terminal's character set lacks is printed as a question mark, one for each, so that carets stay in their columns.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - open until the end
+        stream = getattr(sys, name)
+        if mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _fail(invocation: Invocation, error: CouplerError, code: ExitCode) -> int:

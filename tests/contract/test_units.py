@@ -12,7 +12,15 @@ from coupler.model import load_cluster
 from coupler.render import render_document
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "cluster" / "valid"
-SHIPPED = ["bin/sh", "sbin/fstrim", "usr/sbin/update-ca-certificates"]
+SHIPPED = [
+    "bin/sh",
+    "bin/ln",
+    "bin/mkdir",
+    "usr/bin/env",
+    "sbin/modprobe",
+    "sbin/fstrim",
+    "usr/sbin/update-ca-certificates",
+]
 """Programs that Flatcar's image ships and our units run."""
 
 IMAGE_UNITS = Path(coupler.lab.__file__).parent / "root/usr/lib/systemd/system"

@@ -13,6 +13,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
 DEADLINE = 15.0
@@ -33,19 +34,18 @@ def eventually(what: Callable[[], bool], why: str, within: float = DEADLINE) -> 
         time.sleep(0.01)
 
 
-class App(http.server.ThreadingHTTPServer):
-    """One instance: answers every request with its name, after `delay` seconds; /health with `health`.
-
-    A connection that is upgraded gets back what it sends.
-    """
+class Instance(http.server.ThreadingHTTPServer):
+    """A server on a port of loopback, over TLS if there is a context for it, until it is stopped."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, name: str, port: int = 0) -> None:
-        self.app_name, self.delay, self.health, self.served = name, 0.0, 200, 0
-        self.path, self.headers = "", dict[str, str]()  # of the last request
-        super().__init__(("127.0.0.1", port), _Handler)
+    def __init__(
+        self, handler: type[http.server.BaseHTTPRequestHandler], port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
+        super().__init__(("127.0.0.1", port), handler)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 
@@ -54,12 +54,24 @@ class App(http.server.ThreadingHTTPServer):
         return int(self.server_address[1])
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Let a connection that HAProxy or a client resets end in silence."""
+        """Let a connection that is reset end in silence."""
 
     def stop(self) -> None:
         self.shutdown()
         self.server_close()
         self._thread.join()
+
+
+class App(Instance):
+    """One instance: answers every request with its name, after `delay` seconds; /health with `health`.
+
+    A connection that is upgraded gets back what it sends.
+    """
+
+    def __init__(self, name: str, port: int = 0) -> None:
+        self.app_name, self.delay, self.health, self.served = name, 0.0, 200, 0
+        self.path, self.headers = "", dict[str, str]()  # of the last request
+        super().__init__(_Handler, port)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

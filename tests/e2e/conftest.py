@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -158,6 +159,15 @@ class Site:
         """Run a script as root in every machine."""
         return {machine: self.inside(machine, script) for machine in self.machines}
 
+    @contextmanager
+    def put_back(self) -> Iterator[None]:
+        """Leave cluster.yaml and the nodes as they were before, by another `cluster init`."""
+        text = self.file.read_text()
+        yield
+        self.file.write_text(text)
+        answer = self.json("init")
+        assert answer.exit_code == 0, answer.stderr
+
     def git(self, *arguments: str) -> str:
         """Run git in the repository that the machines pull from."""
         argv = ["git", "-C", str(self.lab.repository_path), *arguments]
@@ -184,3 +194,17 @@ def make_site(make_lab: Callable[[], Lab], tmp_path_factory: pytest.TempPathFact
     yield make
     for lab in labs:
         lab.down(forget=True)
+
+
+@pytest.fixture(scope="module")
+def make_cluster(make_site: Callable[..., Site]) -> Callable[[int, str], Site]:
+    """Make sites whose nodes are a cluster already, and give new documents so long to become healthy."""
+
+    def make(machines: int, health_timeout: str) -> Site:
+        site = make_site(machines)
+        site.edit("  signing_key:", f"  health_timeout: {health_timeout}\n  signing_key:")
+        answer = site.cluster("init")
+        assert answer.exit_code == 0, answer.stderr
+        return site
+
+    return make

@@ -39,22 +39,15 @@ find /etc/systemd/system -type d | sort
 
 
 @pytest.fixture(scope="module")
-def site(make_site: Callable[[int], Site]) -> Site:
-    site = make_site(1)
-    site.edit("  signing_key:", "  health_timeout: 6s\n  signing_key:")
-    answer = site.cluster("init")
-    assert answer.exit_code == 0, answer.stderr
-    return site
+def site(make_cluster: Callable[[int, str], Site]) -> Site:
+    return make_cluster(1, "6s")
 
 
 @pytest.fixture(autouse=True)
 def afresh(site: Site) -> Iterator[None]:
     """Leave the node, the branch and cluster.yaml as they were."""
-    text = site.file.read_text()
-    yield
-    site.file.write_text(text)
-    answer = site.json("init")
-    assert answer.exit_code == 0, answer.stderr
+    with site.put_back():
+        yield
     assert site.inside(NODE, "ls /var/lib/coupler") == (
         "allowed_signers\nartifacts\nboot-stub.applied\nboot-stub.yaml\ndocuments\nlast-good.yaml\nleft\nowned\n"
         "repository.git"

@@ -34,21 +34,14 @@ printf '[Unit]\\nConditionPathExists=\\n' > /etc/systemd/system/locksmithd.servi
 
 
 @pytest.fixture(scope="module")
-def site(make_site: Callable[[int], Site]) -> Site:
-    site = make_site(3)
-    site.edit("  signing_key:", "  health_timeout: 12s\n  signing_key:")
-    answer = site.cluster("init")
-    assert answer.exit_code == 0, answer.stderr
-    return site
+def site(make_cluster: Callable[[int, str], Site]) -> Site:
+    return make_cluster(3, "12s")
 
 
 @pytest.fixture(autouse=True)
 def afresh(site: Site) -> Iterator[None]:
-    text = site.file.read_text()
-    yield
-    site.file.write_text(text)
-    answer = site.json("init")
-    assert answer.exit_code == 0, answer.stderr
+    with site.put_back():
+        yield
 
 
 def until(what: Callable[[], bool], why: str) -> None:

@@ -133,12 +133,23 @@ def test_init_ends_with_a_summary_and_the_next_command(beginning: Beginning) -> 
     first, *_, last = beginning.init.stdout.splitlines()
     assert first.endswith(f"3 of 3 nodes healthy at commit {published}, etcd has 3 healthy members")
     assert last == "next: cluster status"
-    steps = re.findall(r"^\[(\d)/9\] (\w+) …$", beginning.init.stderr, re.MULTILINE)
+    steps = re.findall(r"^\[(\d+)/10\] (\w+) …$", beginning.init.stderr, re.MULTILINE)
     assert [title for _, title in steps] == [
-        *("check", "preflight", "certificates", "publish", "bootstrap", "pull", "restart", "health", "balance")
+        *(
+            "check",
+            "preflight",
+            "certificates",
+            "publish",
+            "bootstrap",
+            "pull",
+            "members",
+            "restart",
+            "health",
+            "balance",
+        )
     ]
     for node in beginning.site.machines:
-        assert f"[6/9] pull · {node}: done: applied {published}" in beginning.init.stderr
+        assert f"[6/10] pull · {node}: done: applied {published}" in beginning.init.stderr
 
 
 def test_progress_off_a_terminal_is_plain_lines(beginning: Beginning) -> None:
@@ -278,7 +289,7 @@ def test_json_answer_is_one_envelope_and_progress_is_beside_it(site: Site) -> No
         "error": None,
     }
     assert answer.data["commit"] == site.published
-    assert "[1/9] check …" in answer.stderr
+    assert "[1/10] check …" in answer.stderr
 
 
 def etcd_flags(site: Site) -> dict[str, list[str]]:

@@ -35,22 +35,15 @@ EXTRA = """\
 
 
 @pytest.fixture(scope="module")
-def site(make_site: Callable[[int], Site]) -> Site:
-    site = make_site(4)
-    site.edit("  signing_key:", "  health_timeout: 6s\n  signing_key:")
-    answer = site.cluster("init")
-    assert answer.exit_code == 0, answer.stderr
-    return site
+def site(make_cluster: Callable[[int, str], Site]) -> Site:
+    return make_cluster(4, "6s")
 
 
 @pytest.fixture(autouse=True)
 def afresh(site: Site) -> Iterator[None]:
     """Leave every node and cluster.yaml as they were."""
-    text = site.file.read_text()
-    yield
-    site.file.write_text(text)
-    answer = site.json("init")
-    assert answer.exit_code == 0, answer.stderr
+    with site.put_back():
+        yield
     assert site.git("for-each-ref", "--format=%(refname)") == "refs/heads/main"
 
 

@@ -1,5 +1,7 @@
 """A vulcand without its proxy: it follows keys as a real one does, with all its traps, and says who would answer.
 
+It has the certificates of a real one too, and chooses among them alike.
+
 Held to recordings of real ones by `tests/contract/vulcand/test_fake.py`.
 """
 
@@ -10,12 +12,17 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.fakes.vulcand_tls import Certificates, open_pair
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from tests.fakes.vulcand_tls import Shown
 
 NOT_FOUND, NO_SERVERS, OK = 404, 500, 200
 _TERM = re.compile(r'(\w+)\(((?:"(?:[^"\\]|\\.)*"(?:, )?)+)\)')
 _TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
+_URI = "{{.Request.URL.RequestURI}}"
 _APPLIED_V2 = frozenset(("set", "create", "delete", "expire"))
 
 
@@ -37,10 +44,14 @@ class _Frontend:
 
 
 class Vulcand:
-    """Its routing table. `api` is 2 or 3: the two read etcd differently. Keys are relative to the prefix."""
+    """Its routing table and certificates. `api` is 2 or 3: the two read etcd differently.
 
-    def __init__(self, api: int) -> None:
-        self.api = api
+    Keys are relative to the prefix. `seal_key` is what a real one has as `-sealKey`, in bytes.
+    """
+
+    def __init__(self, api: int, seal_key: bytes | None = None) -> None:
+        self.api, self.seal_key = api, seal_key
+        self.certificates = Certificates()
         self.backends: dict[str, _Backend] = {}
         self.frontends: dict[str, _Frontend] = {}
         self.routes: dict[str, _Frontend] = {}
@@ -49,9 +60,9 @@ class Vulcand:
 
     def start(self, keys: Mapping[str, str], directories: Iterable[str] = ()) -> None:
         """Read everything. Raises ExitsError where a real one ends, and then knows what it knew before."""
-        fresh = Vulcand(self.api)
+        fresh = Vulcand(self.api, self.seal_key)
         names = {tuple(path.split("/")[:2]) for path in (*keys, *directories)}
-        for kind, main in (("backends", "backend"), ("frontends", "frontend")):
+        for kind, main in (("hosts", "host"), ("backends", "backend"), ("frontends", "frontend")):
             for _, name in sorted(n for n in names if n[0] == kind and len(n) == 2):
                 if f"{kind}/{name}/{main}" not in keys:
                     if self.api == 2:
@@ -88,8 +99,8 @@ class Vulcand:
     def put(self, path: str, value: str, *, strict: bool = False) -> None:
         kind, name, *rest = path.split("/")
         try:
-            document = json.loads(value)
-        except json.JSONDecodeError as error:
+            document = _object(json.loads(value))
+        except ValueError as error:
             if strict:
                 raise
             self.refused.append(f"{path}: {error}")
@@ -105,11 +116,30 @@ class Vulcand:
                 self.backends.setdefault(name, _Backend()).servers[server] = document["URL"]
             case "frontends", ["frontend"]:
                 self._frontend(name, document)
+            case "hosts", ["host"]:
+                self._host(name, document.get("Settings"), path)
             case "frontends", ["middlewares", middleware]:
                 if name not in self.frontends:
                     self.refused.append(f"missing frontend {name} of middleware {middleware}")
                     return
                 self.frontends[name].middlewares[middleware] = document
+
+    def _host(self, name: str, settings: object, path: str) -> None:
+        pair = None
+        try:
+            settings = _object(settings or {})
+            if settings.get("KeyPair"):
+                pair = open_pair(settings["KeyPair"], self.seal_key)
+            self.certificates.put(name, pair, default=settings.get("Default", False))
+        except ValueError as error:
+            self.refused.append(f"{path}: {error}")
+
+    def _host_gone(self, name: str, rest: list[str]) -> None:
+        if name and (rest == ["host"] or (self.api == 2 and not rest)):
+            try:
+                self.certificates.delete(name)
+            except ValueError as error:
+                self.refused.append(f"host {name} is deleted: {error}")
 
     def _frontend(self, name: str, document: dict) -> None:
         backend = self.backends.get(document["BackendId"])
@@ -146,6 +176,8 @@ class Vulcand:
             case "frontends", ["middlewares", middleware]:
                 if name in self.frontends:
                     self.frontends[name].middlewares.pop(middleware, None)
+            case "hosts", _:
+                self._host_gone(name, rest)
             case "backends", _ if name and (whole or rest == ["backend"]):
                 backend = self.backends.pop(name, None)
                 if backend is not None and backend.used_by:
@@ -162,12 +194,40 @@ class Vulcand:
         servers = frozenset(frontend.backend.servers.values())
         return (OK, servers) if servers else (NO_SERVERS, servers)
 
+    def shows(self, name: str | None) -> tuple[Shown, ...]:
+        """Return the certificates one of which is shown to a client that asks for `name`."""
+        return self.certificates.shown(name)
+
+    def location(self, url: str, headers: Mapping[str, str] | None = None) -> str | None:
+        """Return where a request is redirected to; None if it is not."""
+        host, _, rest = url.partition("://")[2].partition("/")
+        frontend = self.frontend_of("/" + rest.partition("?")[0], host, headers)
+        chain = sorted(frontend.middlewares.values(), key=lambda each: each.get("Priority", 0)) if frontend else ()
+        for rewrite in (each["Middleware"] for each in chain if each["Type"] == "rewrite"):
+            made = _rewritten(rewrite, url)
+            if made != url and rewrite["Redirect"]:
+                return made.replace(_URI, "/" + url.partition("://")[2].partition("/")[2])
+            url = made
+        return None
+
     def frontend_of(self, path: str, host: str = "", headers: Mapping[str, str] | None = None) -> _Frontend | None:
         given = {name.lower(): value for name, value in (headers or {}).items()}
         for route in sorted(self.routes, reverse=True):
             if all(_holds(*term, host.lower().partition(":")[0], path, given) for term in _terms(route)):
                 return self.routes[route]
         return None
+
+
+def _object(value: object) -> dict:
+    if not isinstance(value, dict):
+        raise ValueError(f"cannot unmarshal {value!r}")  # noqa: TRY004 -- one kind of error for what cannot be read
+    return value
+
+
+def _rewritten(rewrite: Mapping, url: str) -> str:
+    """Return what Go's `ReplaceAllString` makes of a URL; what stands in it as a template is left as it is."""
+    into = re.sub(r"\$\{(\d)\}", r"\\g<\1>", rewrite["Replacement"].replace("\\", r"\\")).replace("$$", "$")
+    return re.sub(rewrite["Regexp"], into, url)
 
 
 def _compared(document: Mapping) -> object:

@@ -20,10 +20,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.standins import api
+from tests.standins import api, flannel, fleet, fleetctl, golang, locksmith
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _FILES = ("file", "cert", "key", "certificate", "kubeconfig", "config", "cafile", "certfile", "keyfile")
 _PORTS = {"kube-controller-manager": (10257, True), "kube-scheduler": (10259, True)}
@@ -38,10 +38,24 @@ class Usage(SystemExit):
         super().__init__(1)
 
 
-def main(flags: Mapping[str, frozenset[str]], version: str) -> None:
-    """Be the program of this name."""
-    name = Path(sys.argv[0]).name
-    options = parse(name, sys.argv[1:], flags[name])
+def main(programs: Mapping[str, tuple[str, Sequence[str]]]) -> None:
+    """Be the program of this name. `programs` has of each its version, and lines that name its options."""
+    name, words = Path(sys.argv[0]).name, sys.argv[1:]
+    version, lines = programs[name]
+    if name == "flanneld":
+        flannel.main(words, version, golang.kinds(lines), notify)
+    elif name == "fleetd":
+        fleet.main(words, version, golang.kinds(lines))
+    elif name == "fleetctl":
+        fleetctl.main(words, version, lines)
+    elif name == "locksmithctl":
+        locksmith.main(words, version, golang.kinds(lines))
+    else:
+        kubernetes(name, version, parse(name, words, frozenset(lines)))
+
+
+def kubernetes(name: str, version: str, options: Mapping[str, str]) -> None:
+    """Be a program of Kubernetes."""
     if "version" in options:
         print(f"Kubernetes v{version}")  # noqa: T201 - its answer
         return

@@ -7,8 +7,9 @@ The questions are asked on the node, by curl over SSH: the operator's machine ne
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coupler.result import json_object
 
@@ -32,6 +33,45 @@ class MemberStatus:
     def is_leader(self) -> bool:
         """Whether this member leads."""
         return bool(self.member_id) and self.member_id == self.leader_id
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of etcd as the others know it. `name` is empty until it has started once.
+
+    `started` says whether it ever has. A `learner` is sent everything and has no vote yet.
+    """
+
+    id: int
+    name: str
+    peer_url: str
+    started: bool
+    learner: bool = False
+
+
+def members_in(text: str) -> tuple[Member, ...]:
+    """Return the members that an answer of `/members` on a peer's port names.
+
+    Source: what etcd's members ask each other before they join (etcd's source, `server/etcdserver/cluster_util.go`),
+    the same since etcd 2.
+
+    Raises:
+        ValueError: it is no such answer.
+    """
+    try:
+        entries: list[dict[str, Any]] = [*json.loads(text)]
+        return tuple(
+            Member(
+                int(entry["id"]),
+                str(entry.get("name", "")),
+                str(entry["peerURLs"][0]),
+                bool(entry.get("clientURLs")),
+                bool(entry.get("isLearner")),
+            )
+            for entry in entries
+        )
+    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        raise ValueError(f"no list of members: {text[:80]}") from error
 
 
 def member_status(health: str, status: str, members: str, alarms: str) -> MemberStatus:

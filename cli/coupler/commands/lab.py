@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
-from coupler.commands.verb import ClusterFile, MirrorFolder, Nodes, verb
+from coupler.commands.verb import ClusterFile, MirrorFolder, Nodes, Yes, confirmation, verb
 from coupler.result import Result, Text, table
 
 if TYPE_CHECKING:
@@ -115,6 +115,15 @@ def start(names: Names, file: ClusterFile = None) -> Result:
     """Switch machines on again, with the disks that they had."""
     _open(file).start(*names)
     return _done("started", names)
+
+
+@app.command("replace")
+@verb
+def replace(names: Names, file: ClusterFile = None, yes: Yes = False) -> Result:
+    """Put new machines, with empty disks, in the place of these: what they had is lost."""
+    confirmation(yes=yes)(f"What is on the disks of {', '.join(names)} is lost. Replace?")
+    _open(file).replace(*names)
+    return _done("replaced", names)
 
 
 @app.command("reboot")

@@ -187,6 +187,15 @@ class Lab:
         with locked(self.folder):
             each(self._named(names), Guest.kill)
 
+    def replace(self, *names: str) -> None:
+        """Put new machines in the place of the named ones: what was on their disks is lost. They are booted."""
+        guests = self._named(names)
+        with locked(self.folder):
+            each(guests, Guest.kill)
+            for guest in guests:
+                shutil.rmtree(guest.disk, ignore_errors=True)
+        self.start(*names)
+
     def reboot(self, *names: str) -> None:
         """Reboot the named machines, all at the same time, and wait until sshd answers again."""
         guests = self._named(names)

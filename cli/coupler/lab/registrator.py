@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ARCHIVE = "registrator.tar.gz"
 _ENTRY = "import sys\nfrom coupler.registrator.__main__ import main\nsys.exit(main())\n"
-_LIBRARIES = ("PyInstaller", "aiohttp", "orjson", "prometheus-client", "PyYAML")
+_LIBRARIES = ("PyInstaller", "aiohttp", "cryptography", "orjson", "prometheus-client", "PyNaCl", "PyYAML")
 _NOT_USED = ("pydantic", "pydantic_core", "hypothesis", "pytest", "aiohttp.pytest_plugin", "readline", "curses")
 """What libraries of ours would import where it is installed, for uses that are not ours."""
 

@@ -93,10 +93,14 @@ def _kubernetes(cluster: Cluster) -> Iterator[Component]:
     yield Component("api-gateway", "kube-apiserver-gateway.service", 60, None, ("etcd",), api, (*_ETCD, "api"))
     yield control("controllers", "kube-controller-manager", 120, ("api-gateway",), api)
     yield control("scheduler", "kube-scheduler", 120, ("api-gateway",), api)
-    yield Component("containerd", "containerd.service", 60, programs=("kubelet",))
+    programs = ("containerd", "containerd-shim-runc-v2", "runc", "kubelet")
+    yield Component("containerd", "containerd.service", 60, programs=programs)
     yield Component(
         "kubelet", "kubelet.service", 180, None, ("kubelet",), api + network, ("api-gateway", "containerd", *pods)
     )
     yield Component("kube-proxy", "kube-proxy.service", 120, None, ("kube-proxy",), api, ("api-gateway",))
+    yield Component(
+        "addons", "kube-addons.service", 180, Role.CONTROL, ("kubectl",), api, ("api-gateway",), vital=False
+    )
     needs = (*api, *network, "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
     yield Component("dns", "kube-proxy.service", 180, None, (), needs, ("kubelet", "kube-proxy"), vital=False)

@@ -75,6 +75,7 @@ class Mover:
         self._everything = True
         self._removed = False  # whether a move of everything was made with leave to remove
         self._dirty: set[str] = set()
+        self._ways = False  # routes or hosts have changed, with no backend that did
         self._since: list[float] = []
         self._retries: dict[str, tuple[float, float]] = {}  # when, and after which pause
         self._identity: str | None = None
@@ -86,6 +87,7 @@ class Mover:
 
     def tell(self, news: News) -> None:
         """Take in a new desired state."""
+        self._ways = self._ways or _ways(news.desired) != _ways(self._desired)
         self._desired = news.desired
         if news.backends is None:
             self._everything = True
@@ -107,7 +109,11 @@ class Mover:
     @property
     def in_step(self) -> bool:
         """Whether the balancer has the desired state, as far as is known."""
-        return self.record.stepped and self._removed and not (self._moving or self._everything or self._dirty)
+        return (
+            self.record.stepped
+            and self._removed
+            and not (self._moving or self._everything or self._dirty or self._ways)
+        )
 
     async def run(self) -> None:
         """Move the balancer, for ever."""
@@ -152,7 +158,8 @@ class Mover:
         if not self._led:
             return False
         self._everything = self._everything or not led
-        return self._everything or bool(self._dirty) or bool(self._since) or self._may_remove() is not self._removed
+        due = self._everything or self._ways or bool(self._dirty) or bool(self._since)
+        return due or self._may_remove() is not self._removed
 
     async def _move(self) -> bool:
         """Apply what is due; return whether the balancer as a whole could be moved."""
@@ -160,7 +167,7 @@ class Mover:
         everything = self._everything or remove is not self._removed
         names, since = frozenset(self._dirty), self._since
         desired = self._desired
-        self._dirty, self._since, self._everything = set(), [], False
+        self._dirty, self._since, self._everything, self._ways = set(), [], False, False
         self._moving = True
         started = time.monotonic()
         try:
@@ -168,7 +175,7 @@ class Mover:
         except BalancerError as error:
             self._everything = self._everything or everything
             self._dirty |= names
-            self._since = since + self._since
+            self._since, self._ways = since + self._since, True
             self._stumbled(error)
             return False
         finally:
@@ -272,3 +279,8 @@ class Mover:
 
     def _about(self, error: BalancerError) -> dict[str, object]:
         return {"balancer": self.balancer.name, "what": error.what, "why": error.why, "next": error.next_step}
+
+
+def _ways(desired: Desired) -> tuple[object, ...]:
+    """Return what leads to backends: the same objects as before where only endpoints have changed."""
+    return desired.routes, desired.tcp_routes, desired.hosts

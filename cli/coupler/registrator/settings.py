@@ -128,13 +128,17 @@ class NginxSettings:
 class VulcandSettings:
     """A vulcand that reads its keys below `prefix`. `election` names the key by which its registrators elect a leader.
 
-    `probe` lists base URLs of vulcands that are asked whether they still follow etcd.
+    `probe` lists base URLs of vulcands that are asked whether they still follow etcd. `seal_key_file` holds what
+    vulcand has as `-sealKey`: with it, hosts are served over TLS, and plain requests are sent to `https_port`, where
+    that is wanted.
     """
 
     etcd: EtcdSettings
     prefix: str = "vulcand"
     election: str = "coupler/registrator/vulcand"
     probe: tuple[str, ...] = ()
+    seal_key_file: Path | None = None
+    https_port: int = 443
 
 
 @dataclass(frozen=True, slots=True)

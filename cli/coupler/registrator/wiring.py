@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from coupler.registrator.balancers import Balancer
     from coupler.registrator.balancers.vulcand.keys import Keys
+    from coupler.registrator.balancers.vulcand.tls import Tls
     from coupler.registrator.etcd import Store
     from coupler.registrator.etcd.election import ElectionV2, ElectionV3
     from coupler.registrator.etcd.v2 import EtcdV2
@@ -215,10 +216,18 @@ def _vulcand(wired: Wired, settings: VulcandSettings) -> None:
         election, keys = ElectionV3(etcd, settings.election), KeysV3(etcd, settings.prefix)
     else:
         election, keys = ElectionV2(etcd, settings.election), KeysV2(etcd, settings.prefix)
-    balancer = Vulcand(keys, settings.prefix, fence=lambda: election.fence, probe=settings.probe)
+    tls = _tls(settings.seal_key_file, settings.https_port) if settings.seal_key_file else None
+    balancer = Vulcand(keys, settings.prefix, fence=lambda: election.fence, probe=settings.probe, tls=tls)
     wired.balancers.append(Moved(balancer, _nothing, lambda: election.leads))
     wired.elections.append(election)
     wired.closing += [election.resign, etcd.close]
+
+
+def _tls(key: Path, port: int) -> Tls:
+    from coupler.registrator.balancers.vulcand.sealing import read_key
+    from coupler.registrator.balancers.vulcand.tls import Tls
+
+    return Tls(read_key(key), port)
 
 
 async def _nothing() -> None:

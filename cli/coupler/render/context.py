@@ -27,6 +27,9 @@ GATEWAY_RETRY = "1s"
 POD_ROUTE_PROTOCOL = 67
 """By what number the kernel tells our routes from others'; no program has it in iproute2's rt_protos."""
 
+RUNTIME_PATH = "/opt/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where containerd looks for its shim and for runc: artifacts are in the first folder, not in systemd's own path."""
+
 Derivation = Callable[[], Any]
 """A value for the templates, not computed yet."""
 Derivations = dict[str, Derivation | dict[str, Derivation]]
@@ -58,12 +61,19 @@ def derivations(cluster: Cluster) -> Derivations:
             "gateway_endpoints": lambda: ",".join(f"{m.address}:2379" for m in cluster.etcd_members),
             "gateway_retry": lambda: GATEWAY_RETRY,
             "flags": lambda: _etcd_flags(cluster),
+            "wal": lambda: _etcd_wal(cluster),
         },
         "etcdctl_environment": lambda: _etcdctl_environment(cluster, _etcdctl_api(cluster)),
         "flannel": {
             "network_config": lambda: _flannel_network(cluster),
             "etcd_api": lambda: _flannel_api(cluster),
             "etcdctl_environment": lambda: _etcdctl_environment(cluster, _flannel_api(cluster)),
+        },
+        "runtime": {
+            "program": lambda: _containerd(cluster),
+            "arguments": lambda: " ".join(filter(None, (cluster.pause_image, _containerd(cluster)))),
+            "path": lambda: RUNTIME_PATH if {"containerd", "runc"} & _artifacts(cluster).keys() else "",
+            "restart_on": lambda: _runtime_restart(cluster),
         },
         "pod_subnets": lambda: pod_subnets(cluster) if cluster.network.routed else "",
         "pod_route_protocol": lambda: POD_ROUTE_PROTOCOL,
@@ -148,6 +158,12 @@ def _etcd_flags(cluster: Cluster) -> list[str]:
     return command_words({**arguments, **cluster.etcd.extra_args})
 
 
+def _etcd_wal(cluster: Cluster) -> str:
+    """Return the folder of a member's log: where it is, there is a member."""
+    arguments = cluster.etcd.extra_args
+    return arguments.get("wal-dir") or f"{arguments.get('data-dir') or '/var/lib/etcd'}/member/wal"
+
+
 def _ships_own(cluster: Cluster) -> bool:
     return cluster.os.distribution is Distribution.CONTAINER_LINUX
 
@@ -219,6 +235,22 @@ def _flannel_network(cluster: Cluster) -> str:
 def _flannel_api(cluster: Cluster) -> int:
     reads_v3 = cluster.network.flannel.version.numbers >= FLANNEL_WITH_V3
     return 3 if reads_v3 and _etcdctl_api(cluster) == 3 else 2  # noqa: PLR2004
+
+
+def _artifacts(cluster: Cluster) -> dict[str, str]:
+    """Return where each program is brought to, by name."""
+    return {artifact.name: artifact.target for artifact in cluster.artifacts_needed}
+
+
+def _containerd(cluster: Cluster) -> str:
+    """Return the path of the containerd that cluster.yaml brings; empty where the system's own is used."""
+    return _artifacts(cluster).get("containerd", "")
+
+
+def _runtime_restart(cluster: Cluster) -> str:
+    """Return the files with which containerd's configuration, or containerd itself, changes."""
+    stamp = ["/var/lib/coupler/artifacts/containerd.installed"] if _containerd(cluster) else []
+    return " ".join(["/opt/bin/coupler-runtime", "/etc/systemd/system/coupler-runtime.service", *stamp])
 
 
 def _proxy_environment(cluster: Cluster) -> list[str]:

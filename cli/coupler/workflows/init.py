@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from coupler.adapters.ssh import Connections
 from coupler.result import HostOutcome, Json, Progress, State, StepOutcome, count
 from coupler.workflows.health import remarks
-from coupler.workflows.report import waiting
+from coupler.workflows.report import strangers, waiting
 from coupler.workflows.run import Run, Step, access, execute, exit_code, limited
 from coupler.workflows.steps.balance import Balance, balancing
 from coupler.workflows.steps.bootstrap import Bootstrap
 from coupler.workflows.steps.certificates import Certificates
 from coupler.workflows.steps.check import Check
 from coupler.workflows.steps.health import Health
+from coupler.workflows.steps.members import Members
 from coupler.workflows.steps.preflight import Preflight
 from coupler.workflows.steps.publish import Publish
 from coupler.workflows.steps.pull import Pull
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InitResult:
-    """What became of `cluster init`: its steps, the nodes that failed, and what the healthy ones reported."""
+    """What became of `cluster init`: its steps, the nodes that failed, and what the healthy ones reported.
+
+    `strangers` are lines about members of etcd that should be none.
+    """
 
     cluster: str
     commit: str
@@ -40,6 +44,7 @@ class InitResult:
     reports: tuple[Report, ...]
     nodes: int
     dry_run: bool = False
+    strangers: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> ExitCode:
@@ -56,7 +61,7 @@ class InitResult:
             "steps": [step.data() for step in self.steps],
             "failed": [host.data() for host in self.lost],
             "waiting": [group.data() for group in waiting(self.reports)],
-            "remarks": remarks(self.reports),
+            "remarks": [*remarks(self.reports), *self.strangers],
         }
 
     @property
@@ -70,7 +75,7 @@ class InitResult:
         """Return the summary for a person."""
         lines = [self._headline()]
         lines += [f"  {line}" for group in waiting(self.reports) for line in group.lines()]
-        lines += [f"  {line}" for line in remarks(self.reports)]
+        lines += [f"  {line}" for line in (*remarks(self.reports), *self.strangers)]
         for host in self.lost:
             lines.append(f"  {host.state}: {host.host}: {host.text}")
             if host.next_step:
@@ -113,7 +118,17 @@ def init(loaded: LoadedCluster, progress: Progress, *, limit: Sequence[str] = ()
     nodes = limited(loaded.cluster, limit)
     workspace = Workspace.beside(loaded.path)
     health = Health()
-    steps: list[Step] = [Check(), Preflight(), Certificates(), Publish(), Bootstrap(), Pull(), Restart(), health]
+    steps: list[Step] = [
+        Check(),
+        Preflight(),
+        Certificates(),
+        Publish(),
+        Bootstrap(),
+        Pull(),
+        Members(),
+        Restart(),
+        health,
+    ]
     if loaded.cluster.load_balancer and balancing(nodes):
         steps.append(Balance())
     with workspace.scratch() as scratch, Connections(access(loaded.cluster, workspace)) as connections:
@@ -127,4 +142,5 @@ def init(loaded: LoadedCluster, progress: Progress, *, limit: Sequence[str] = ()
         tuple(health.reports[node.name] for node in nodes if node.name in health.reports),
         len(nodes),
         dry_run,
+        tuple(strangers(loaded.cluster, health.reports.values())),
     )

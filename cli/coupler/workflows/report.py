@@ -149,6 +149,16 @@ def _certificate(line: str) -> list[tuple[str, datetime]]:
         return []
 
 
+def strangers(cluster: Cluster, reports: Iterable[Report]) -> list[str]:
+    """Return a line for each member of etcd that is to be none by cluster.yaml, with what to do about it."""
+    known = {"", *(node.name for node in cluster.etcd_members)}
+    names = {name for report in reports if report.etcd for name in (report.etcd.members or {}).values()}
+    return [
+        f"etcd has the member {name}, and cluster.yaml none of that name; next: cluster remove {name}"
+        for name in sorted(names - known)
+    ]
+
+
 @dataclass(frozen=True)
 class Waiting:
     """Units that wait for the same reason on the same nodes; without units, artifacts that no unit waits for."""

@@ -114,6 +114,7 @@ class ClusterStatus:
                 lines.append(f"{answer.node}: keeps its last good document: {answer.pulled.get('reason')}")
         lines += health.remarks(self.reports.values())
         lines += self._quorum()
+        lines += report.strangers(self.cluster, self.reports.values())
         lines += [line for group in report.waiting(self.reports.values()) for line in group.lines()]
         return ["", *lines] if lines else []
 

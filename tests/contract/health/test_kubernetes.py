@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.contract.certificates import certificate
-from tests.contract.health.machines import until
+from tests.contract.health.machines import SCRIPT, until
 from tests.contract.health.processes import Process
 from tests.fakes.kube_thread import KubeThread
 
@@ -137,8 +137,14 @@ def well(kubernetes: Kubernetes) -> None:
     program(kubernetes, "ctr", "printf 'Client:\\n  Version:  1.6.20\\n\\nServer:\\n  Version:  1.6.24\\n'")
     rule = "-A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j KUBE-SVC-NPX46M4PTMTKRN6Y"
     program(kubernetes, "iptables-save", f"printf '*nat\\n:KUBE-SERVICES - [0:0]\\n{rule}\\nCOMMIT\\n'")
+    report(kubernetes, "applied coredns\napplied kubelet-access\napplied node-labels\n")
     until(kubernetes.machine, "etcd", "ok")
     until(kubernetes.machine, "api-gateway", "ok")
+
+
+def report(kubernetes: Kubernetes, text: str) -> None:
+    """Write what coupler-addons writes after an attempt."""
+    (kubernetes.machine.folder / "run/addons").write_text(text)
 
 
 def program(kubernetes: Kubernetes, name: str, script: str) -> None:
@@ -159,6 +165,7 @@ def test_everything_is_well(kubernetes: Kubernetes) -> None:
         "containerd": "ok 1.6.24",
         "kubelet": "ok",
         "kube-proxy": "ok iptables",
+        "addons": "ok coredns, kubelet-access",
         "dns": "waiting there is no service kube-dns in the namespace kube-system",
     }
 
@@ -261,6 +268,35 @@ def test_real_rules_are_found(kubernetes: Kubernetes) -> None:
         " && iptables -t nat -A KUBE-SERVICES -d 10.96.0.1/32 -p tcp --dport 443 -j ACCEPT"
     )
     assert kubernetes.machine.health("kube-proxy") == {"kube-proxy": "ok iptables"}
+
+
+def test_addons_are_as_the_last_attempt_left_them(kubernetes: Kubernetes) -> None:
+    labels = "waiting node-labels node-2 has not joined\n"
+    report(kubernetes, f'waiting coredns namespaces "nowhere" not found\napplied kubelet-access\n{labels}')
+    assert kubernetes.machine.health("addons") == {"addons": 'bad coredns: namespaces "nowhere" not found'}
+    assert kubernetes.machine.health("--gate", "addons") == {}, "what is applied is no matter of one node's document"
+    report(kubernetes, "applied kubelet-access\nwaiting node-labels node-2, node-3 has not joined\n")
+    assert kubernetes.machine.health("addons") == {"addons": "ok kubelet-access; node-2, node-3 has not joined"}
+    (kubernetes.machine.folder / "run/addons").unlink()
+    assert kubernetes.machine.health("addons") == {"addons": "bad nothing is applied yet"}
+
+
+def test_an_addon_that_is_refused_holds_no_reboot_up(kubernetes: Kubernetes) -> None:
+    report(kubernetes, "waiting coredns it is invalid\n")
+    assert kubernetes.machine.health("addons") == {"addons": "bad coredns: it is invalid"}
+    until(kubernetes.machine, "etcd-gateway", "ok")
+    for name in ("kube-controller-manager", "kube-scheduler"):
+        kubernetes.lease(name, "node-1")
+    waited = kubernetes.machine.run("timeout", "20", "sh", str(SCRIPT), "--wait")
+    assert waited.returncode == 0, waited.stdout
+    assert waited.stdout.endswith("healthy\n")
+
+
+def test_addons_wait_for_an_api_server(kubernetes: Kubernetes) -> None:
+    report(kubernetes, "waiting kubelet-access the API does not answer: connection refused\n")
+    assert kubernetes.machine.health("addons")["addons"].startswith("bad kubelet-access: the API does not answer")
+    kubernetes.api.do(lambda: kubernetes.api.api.failing.add("etcd"))
+    assert kubernetes.machine.health("addons") == {"addons": "waiting no API server is ready"}
 
 
 def test_a_refusal_is_named(kubernetes: Kubernetes) -> None:

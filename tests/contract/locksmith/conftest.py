@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.standins.build import runnable
 
 from coupler.adapters.locksmith import LOCKS, Semaphore, semaphores_in
 from coupler.assets import asset
@@ -26,7 +27,7 @@ class Locks:
 
     def ask(self, method: str, path: str, body: str = "") -> tuple[int, str]:
         """Run the script that `cluster lock` runs on a node; return HTTP status and answer."""
-        text = script("etcd2", {"METHOD": method, "URL": f"{self.etcd.url}{path}", "BODY": body})
+        text = script("etcd", {"METHOD": method, "URL": f"{self.etcd.url}{path}", "BODY": body})
         done = subprocess.run(["sh", "-s"], input=text, capture_output=True, text=True, check=True)
         answer = Answer(done.stdout)
         return int(answer.one("code")), answer.one("body")
@@ -50,9 +51,11 @@ def locks(etcd: Etcd) -> Locks:
     return Locks(etcd)
 
 
-@pytest.fixture(scope="session")
-def locksmithctl() -> Path:
-    """The real program: COUPLER_TEST_MIRROR names a mirror's folder that has it."""
+@pytest.fixture(scope="session", params=["stand-in", "real"])
+def locksmithctl(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program: our stand-in; and the real one, where COUPLER_TEST_MIRROR names a mirror's folder that has it."""
+    if request.param == "stand-in":
+        return runnable(tmp_path_factory.mktemp("standin"), "locksmithctl")
     folder = os.environ.get("COUPLER_TEST_MIRROR")
     if not folder:
         pytest.skip("the real locksmithctl: COUPLER_TEST_MIRROR names no mirror folder that has it")

@@ -113,22 +113,26 @@ def test_slots_without_etcd_say_so_and_fail(locks: Locks) -> None:
     assert "(000)" in done.stderr
 
 
-def test_the_real_locksmithctl_reads_what_we_write(locks: Locks, locksmithctl: Path) -> None:
+def test_locksmithctl_reads_what_we_write(locks: Locks, locksmithctl: Path) -> None:
     locks.slots("2")
     assert ctl(locksmithctl, locks, "status").stdout == "Available: 2\nMax: 2\n"
     assert ctl(locksmithctl, locks, "lock", ONE).returncode == 0
     assert ctl(locksmithctl, locks, "lock", TWO).returncode == 0
+    third = ctl(locksmithctl, locks, "lock", "f" * 32)
+    assert (third.returncode, third.stderr) == (1, "Error locking: semaphore is at 0\n")
     before = locks.read()
     assert (before.most, before.free, before.holders) == (2, 0, (TWO, ONE))
     assert locks.put(before.without(TWO), before) == 200
     assert ctl(locksmithctl, locks, "status").stdout == f"Available: 1\nMax: 2\n\nMACHINE ID\n{ONE}\n"
     assert ctl(locksmithctl, locks, "unlock", ONE).returncode == 0
     assert locks.read().holders == ()
+    again = ctl(locksmithctl, locks, "unlock", ONE)
+    assert (again.returncode, again.stderr) == (1, "Error unlocking: holder does not exist\n")
     assert ctl(locksmithctl, locks, "set-max", "5").stdout == "Old-Max: 2\nMax: 5\n"
     assert (locks.read().most, locks.read().free) == (5, 5)
 
 
-def test_the_real_locksmithctl_has_the_same_groups(locks: Locks, locksmithctl: Path) -> None:
+def test_locksmithctl_has_the_same_groups(locks: Locks, locksmithctl: Path) -> None:
     ctl(locksmithctl, locks, "-group", "a b/c'd%", "lock", ONE)
     before = locks.read("a b/c'd%")
     assert before.holders == (ONE,)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.contract.nginx.world import Balancer, Mirror
-
-from coupler.registrator.model import Desired
 
 if TYPE_CHECKING:
     import ssl
@@ -22,13 +19,8 @@ if TYPE_CHECKING:
 def nginx(request: pytest.FixtureRequest, tmp_path: Path, apps: Callable[..., App]) -> Iterator[Balancer]:
     """An nginx that runs with our first, empty files inside the user's own."""
     balancer = Balancer(tmp_path, (apps("theirs-0"), apps("theirs-1")), accept_proxy=request.param == "accept-proxy")
-    balancer.write_main()
-    asyncio.run(balancer.adapter().prepare(Desired()))
-    try:
-        balancer.start()
+    with balancer.running():
         yield balancer
-    finally:
-        balancer.stop()
 
 
 @pytest.fixture

@@ -11,19 +11,20 @@ import signal
 import socket
 import ssl
 import subprocess
-import threading
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
-from tests.contract.traffic import DEADLINE, App, Load, eventually, free_port
+from tests.contract.traffic import DEADLINE, App, Instance, Load, eventually, free_port
 
 from coupler.registrator.balancers.nginx import process
 from coupler.registrator.balancers.nginx.adapter import Nginx
 from coupler.registrator.balancers.nginx.config import NginxSettings
+from coupler.registrator.model import Desired
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _NEVER_SENT = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
@@ -88,6 +89,17 @@ class Balancer:
         with (self.folder / "output.log").open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
         eventually(lambda: self.generation() is not None, "nginx does not start")
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Run with our first, empty files in place."""
+        self.write_main()
+        asyncio.run(self.adapter().prepare(Desired()))
+        try:
+            self.start()
+            yield
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         """Stop nginx and every worker of it, the old ones too."""
@@ -192,29 +204,11 @@ class PatientLoad(Load):
             connection.close()
 
 
-class Mirror(http.server.ThreadingHTTPServer):
+class Mirror(Instance):
     """An instance that answers with what it was asked, as JSON; and an upgrade with an echo of what comes."""
 
-    daemon_threads = True
-
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), _MirrorHandler)
-        if tls is not None:
-            self.socket = tls.wrap_socket(self.socket, server_side=True)
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        return int(self.server_address[1])
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Let a connection that is reset end in silence."""
-
-    def stop(self) -> None:
-        self.shutdown()
-        self.server_close()
-        self._thread.join()
+        super().__init__(_MirrorHandler, tls=tls)
 
 
 class _MirrorHandler(http.server.BaseHTTPRequestHandler):

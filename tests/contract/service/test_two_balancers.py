@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import signal
@@ -12,8 +11,6 @@ import pytest
 from tests.contract.nginx.world import Balancer as Nginx
 from tests.contract.nginx.world import PatientLoad
 from tests.contract.traffic import App, Load, eventually
-
-from coupler.registrator.model import Desired
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,13 +31,8 @@ def nginx(tmp_path: Path, apps: Callable[..., App]) -> Iterator[Nginx]:
     folder = tmp_path / "nginx"
     folder.mkdir()
     balancer = Nginx(folder, (apps("theirs-2"), apps("theirs-3")))
-    balancer.write_main()
-    asyncio.run(balancer.adapter().prepare(Desired()))
-    try:
-        balancer.start()
+    with balancer.running():
         yield balancer
-    finally:
-        balancer.stop()
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.contract.certificates import certificate, get, shown
 from tests.contract.etcd_client.following import until
 from tests.contract.service.world import Registrator
-from tests.contract.vulcand.world import World, at, world
-from tests.fakes.kube_objects import pod
+from tests.contract.vulcand.world import SEAL_KEY, World, at, world
+from tests.fakes.kube_objects import endpoint_slice, ingress, pod, secret, service
 from tests.fakes.kube_thread import KubeThread
 from tests.fakes.vulcand import NO_SERVERS
 
@@ -274,3 +275,68 @@ def test_without_a_quorum_of_etcd_routes_stay_and_afterwards_nothing_was_missed(
         await asyncio.to_thread(etcd_cluster.healthy)
 
     play(etcd_cluster, scenario)
+
+
+def test_certificates_of_secrets_are_served_renewed_and_kept_where_they_turn_bad(
+    etcd: Etcd, kube: KubeThread, tmp_path: Path
+) -> None:
+    key = tmp_path / "seal-key"
+    key.write_text(SEAL_KEY.hex())
+    key.chmod(0o600)
+
+    async def served(site: World, name: str) -> str:
+        return (await asyncio.to_thread(shown, site.https_port, name)).strip()
+
+    async def scenario(site: World) -> None:
+        vulcand = {"etcd": {"endpoints": [etcd.url]}, "seal-key-file": str(key), "https-port": site.https_port}
+        settings = {"sources": {"kubernetes": {"server": kube.url}}, "balancers": {"vulcand": vulcand}, "audit": 0.5}
+        first, second = certificate("shop.test"), certificate("shop.test")
+        note = {"coupler.io/redirect-to-ssl": "true"}
+
+        def hosts() -> list[tuple[str, str]]:
+            return [event for event in site.events if event[1].startswith("hosts/")]
+
+        kube.put(service("shop", 80), endpoint_slice("shop-1", "shop", 1001, ("one", "127.0.0.1", "ready")))
+        kube.put(ingress("shop", "shop.test", "shop", tls="shop-tls", annotations=note), secret("shop-tls", first))
+        kube.put(ingress("blog", "blog.test", "shop", tls="blog-tls"), secret("blog-tls", certificate("other.test")))
+        registrator = Registrator(tmp_path / "registrator", settings)
+        try:
+            await asyncio.to_thread(registrator.start, ready=False)
+            await until(lambda: bool(site.vulcand.shows("shop.test")), "no certificate comes")
+            assert await served(site, "shop.test") == first.chain.strip()
+            await routed(site, 1001)
+            answer = await asyncio.to_thread(get, site.http_port, "shop.test", tls=False)
+            assert (answer[0], answer[1]["location"]) == (302, f"https://shop.test:{site.https_port}/")
+            failed = registrator.state()["balancers"][0]["failed"]
+            assert failed.keys() == {"host blog.test"}
+            drifted = len(registrator.events("the balancer has drifted"))  # there may be one of the start
+            kube.put(secret("shop-tls", second))
+            await until(lambda: len(hosts()) == 2, "the new certificate does not come")
+            assert await served(site, "shop.test") == second.chain.strip()
+            bad = secret("shop-tls", first)
+            bad["data"]["tls.key"] = secret("x", second)["data"]["tls.key"]
+            kube.put(bad)
+            await asyncio.sleep(1.5)  # audits go by
+            assert await served(site, "shop.test") == second.chain.strip()
+            assert len(registrator.events("the balancer has drifted")) == drifted
+            assert len(hosts()) == 2, "a host is written without need"
+        finally:
+            registrator.kill()
+
+    play(etcd, scenario)
+
+
+def test_a_service_does_not_begin_with_a_seal_key_that_others_may_read(etcd: Etcd, tmp_path: Path) -> None:
+    key = tmp_path / "seal-key"
+    key.write_text(SEAL_KEY.hex())
+    key.chmod(0o644)
+    source = {"etcd": {"endpoints": [etcd.url]}}
+    vulcand = source | {"seal-key-file": str(key)}
+    registrator = Registrator(tmp_path / "r", {"sources": {"announcements": source}, "balancers": {"vulcand": vulcand}})
+    registrator.start(ready=False)
+    try:
+        assert registrator.process is not None
+        assert registrator.process.wait(timeout=30) != 0
+        assert f"chmod 0600 {key}" in registrator.log.read_text()
+    finally:
+        registrator.kill()

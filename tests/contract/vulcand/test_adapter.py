@@ -267,6 +267,30 @@ def test_a_backend_all_of_whose_servers_change_is_never_without_one(api: str, et
     play(api, etcd, scenario)
 
 
+def test_routes_that_change_alone_are_moved_at_once(api: str, etcd: Etcd) -> None:
+    async def scenario(it: World) -> None:
+        adapter = it.adapter()
+        shop, blog = backend("shop", 1001), backend("blog", 1002)
+
+        async def moved(*routes: Route) -> None:
+            assert (await adapter.apply(desired(shop, blog, routes=routes), frozenset(), remove=True)).changes
+
+        kept = Route("k", "blog", "blog.test")
+        await adapter.apply(desired(shop, blog, routes=[kept]), None, remove=True)
+        await moved(kept, Route("r", "shop", "old.test"))
+        assert await it.ask("old.test") == at(1001)
+        await moved(kept, Route("r", "shop", "new.test"))
+        assert await it.ask("new.test") == at(1001)
+        assert await it.ask("old.test") == (404, frozenset())
+        await moved(kept)
+        assert await it.ask("new.test") == (404, frozenset())
+        assert await it.ask("blog.test") == at(1002)
+        same = await adapter.apply(desired(shop, blog, routes=[kept]), frozenset(), remove=True)
+        assert same.changes == 0
+
+    play(api, etcd, scenario)
+
+
 def test_policies_become_settings_and_middlewares(api: str, etcd: Etcd) -> None:
     async def scenario(it: World) -> None:
         policy = Policy(

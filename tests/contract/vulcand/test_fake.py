@@ -61,6 +61,7 @@ class Replay:
         self.api = int(api[1:])
         self.keys: dict[str, str] = {}
         self.directories: set[str] = set()
+        self.seal_key = bytes.fromhex(self.recording.get("seal_key", ""))
 
     def write(self, number: int, vulcand: Vulcand | None) -> None:
         """Carry out a write in etcd, and tell a vulcand of it."""
@@ -86,7 +87,7 @@ class Replay:
             vulcand.event(action, path, write.get("value"))
 
     def restarted(self) -> Vulcand:
-        vulcand = Vulcand(self.api)
+        vulcand = Vulcand(self.api, self.seal_key)
         vulcand.start(self.keys, self.directories if self.api == 2 else ())
         return vulcand
 
@@ -212,3 +213,22 @@ def test_names_that_begin_others(api: str) -> None:
     vulcand = replay.restarted()
     for name, seen in replay.observed["all three present, vulcand restarted: distributions"].items():
         agree(seen, vulcand.ask(f"/{name}/x"))
+
+
+@pytest.mark.parametrize("api", ["v2", "v3"])
+def test_certificates_are_shown_as_recorded(api: str) -> None:
+    replay = Replay("35-hosts", api)
+    vulcand = Vulcand(replay.api, replay.seal_key)
+    for number, seen in enumerate(replay.observed):
+        replay.write(number, vulcand)
+        _show(seen["live"], vulcand)
+        if seen["started anew"] is None:
+            with pytest.raises(ExitsError):
+                replay.restarted()
+        else:
+            _show(seen["started anew"], replay.restarted())
+
+
+def _show(observed: dict[str, str | None], vulcand: Vulcand) -> None:
+    for name, common in observed.items():
+        assert common in ({shown.common for shown in vulcand.shows(name)} or {None})

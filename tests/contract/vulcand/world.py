@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
+import ssl
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 APIS = ("v2", "v3")
 PREFIX = "vulcand"
+SEAL_KEY = bytes(range(32))
 
 
 def backend(name: str, *ports: int, **more: Any) -> Backend:
@@ -54,12 +57,13 @@ class World:
         access = Access((etcd.url,), request_timeout=3.0)
         self.store: Any = EtcdV2(access) if api == "v2" else EtcdV3(access)
         self.keys: Any = KeysV2(self.store, PREFIX) if api == "v2" else KeysV3(self.store, PREFIX)
-        self.vulcand = Vulcand(int(api[1:]))
+        self.vulcand = Vulcand(int(api[1:]), SEAL_KEY)
         self.seen = 0
         self.events: list[tuple[str, str]] = []
         self.deaf = False
         self._options = options
         self.url = ""
+        self.http_port = self.https_port = 0
 
     def adapter(self, **options: Any) -> Adapter:
         return Adapter(self.keys, PREFIX, **{**self._options, **options})
@@ -111,11 +115,12 @@ class World:
     async def restart(self) -> None:
         """Start a vulcand on what is there; raises ExitsError if it would not."""
         tree = {path: value for path, value in (await self.tree()).items() if path != "marker"}
-        fresh = Vulcand(self.vulcand.api)
+        fresh = Vulcand(self.vulcand.api, SEAL_KEY)
         fresh.start({path: json.dumps(v) for path, v in tree.items() if v is not None}, tree)
         assert {r: f.backend.servers for r, f in fresh.routes.items()} == {
             r: f.backend.servers for r, f in self.vulcand.routes.items()
         }
+        assert set(fresh.certificates.table) == set(self.vulcand.certificates.table)
 
     async def _follow(self) -> None:
         revision = self.seen = await self.revision()
@@ -147,7 +152,26 @@ class World:
             self.events.append((action, path))
             self.vulcand.event(action, path, value)
 
+    def tls(self) -> ssl.SSLContext:
+        """Return what a listener for TLS has: the certificate is chosen at each handshake."""
+
+        def choose(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
+            shown = self.vulcand.shows(name)
+            if not shown:
+                return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+            connection.context = random.choice(shown).context
+            return None
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.sni_callback = choose  # type: ignore[assignment]
+        return context
+
     async def _serve(self, request: web.Request) -> web.Response:
+        plain = not request.secure and request.headers.get("X-Forwarded-Proto") != "https"
+        url = f"{'http' if plain else 'https'}://{request.host}{request.raw_path}"
+        location = self.vulcand.location(url, request.headers)
+        if location is not None:
+            return web.Response(status=302, headers={"Location": location})
         status, _ = self.vulcand.ask(request.path, request.host)
         if status == NOT_FOUND:
             return web.json_response({"error": "not found"}, status=status)
@@ -164,7 +188,9 @@ async def world(api: str, etcd: Etcd | EtcdCluster, **options: Any) -> AsyncIter
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=made.tls()).start()
+    made.http_port, made.https_port = (address[1] for address in runner.addresses)
+    made.url = f"http://127.0.0.1:{made.http_port}"
     task = asyncio.create_task(made._follow())
     try:
         await made.caught_up()

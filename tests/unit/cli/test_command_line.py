@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -215,6 +216,82 @@ def test_closed_pipe_is_no_error(folder):
     )
     assert result.stdout == "#cloud-config\n"
     assert result.stderr == ""
+
+
+def test_a_folder_that_was_deleted_is_named(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = 'rmdir ../gone; "$0" -m coupler check; echo $?; "$0" -m coupler new demo --output json'
+    result = subprocess.run(["sh", "-c", script, sys.executable], cwd=gone, capture_output=True, text=True, check=False)
+    assert result.stderr.splitlines()[0] == "error: the current folder does not exist any more"
+    assert "cd to a folder that is there" in result.stderr
+    code, _, answer = result.stdout.partition("\n")
+    assert (code, result.returncode) == ("1", 1)
+    assert json.loads(answer)["error"]["what"] == "the current folder does not exist any more"
+
+
+def test_what_the_system_refuses_is_no_defect(folder):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "coupler", "nodes"]
+        result = subprocess.run(command, cwd=folder, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: No space left on device\n  why: the system refused")
+    refused = cluster("nodes", "--file", "/dev/null/cluster.yaml", cwd=folder)
+    assert "defect" not in refused.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give up the right to read every file")
+def test_a_file_that_may_not_be_read(folder):
+    (folder / "cluster.yaml").chmod(0)
+    rights = "--bounding-set=-dac_override,-dac_read_search"
+    command = ["setpriv", rights, sys.executable, "-m", "coupler", "check"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 3
+    assert "cluster.yaml: error: cannot be read: Permission denied [file-unreadable]" in result.stderr
+
+
+def test_a_folder_in_the_place_of_cluster_yaml(tmp_path):
+    (tmp_path / "cluster.yaml").mkdir()
+    found = cluster("check", cwd=tmp_path)
+    assert found.returncode == 3
+    assert "there is no cluster.yaml" in found.stderr
+    named = cluster("check", "cluster.yaml", cwd=tmp_path)
+    assert "is a directory" in named.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(folder, closed):
+    result = subprocess.run(
+        ["sh", "-c", f'"$0" -m coupler nodes {closed}', sys.executable], cwd=folder, capture_output=True, check=False
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+
+
+def test_a_home_is_not_needed(folder):
+    variables = {name: value for name, value in os.environ.items() if name != "HOME"}
+    command = [sys.executable, "-m", "coupler", "check"]
+    result = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+
+
+def test_what_a_character_set_lacks_is_a_question_mark(folder):
+    (folder / "cluster.yaml").write_text(CLUSTER.replace("demo", "ünö", 1), encoding="utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = cluster("check", cwd=folder, **ascii_only)
+    assert result.returncode == 3
+    lines = result.stderr.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.endswith("| name: ?n?"))
+    assert lines[place + 1].index("^") == lines[place].index("?"), "the caret stays in its column"
+    (folder / "cluster.yaml").write_text(CLUSTER, encoding="utf-8")
+    shown = cluster("preview", "node-1", cwd=folder, **ascii_only)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "files (? the keys of cluster.yaml" in shown.stdout
+
+
+def test_help_on_a_narrow_terminal(tmp_path):
+    result = cluster("--help", cwd=tmp_path, COLUMNS="20")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "doctor" in result.stdout
 
 
 def test_environment_takes_the_place_of_options(folder, tmp_path_factory):

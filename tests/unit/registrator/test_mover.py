@@ -10,7 +10,7 @@ import pytest
 
 from coupler.registrator.balancers import Applied, BalancerError
 from coupler.registrator.intake import News
-from coupler.registrator.model import Backend, Desired
+from coupler.registrator.model import Backend, Desired, Host, Route
 from coupler.registrator.mover import Mover, Pace
 
 if TYPE_CHECKING:
@@ -107,6 +107,31 @@ def test_changes_during_a_move_are_applied_together_after_it() -> None:
         assert balancer.asked == [(frozenset("a"), True), (frozenset("bc"), True)]
 
     live(scenario, Noted())
+
+
+def test_routes_and_hosts_that_change_alone_are_a_change() -> None:
+    async def scenario(balancer: Noted, mover: Mover, gate: Gate) -> None:
+        state = news("a").desired
+        mover.tell(News(state, frozenset("a")))
+        await until(lambda: mover.in_step, "it is never in step")
+        for changed in (
+            replace(state, routes=(Route("r", "a"),)),
+            replace(state, routes=(Route("r", "a"),), hosts=(Host("a.test", hsts=1),)),
+        ):
+            balancer.asked.clear()
+            mover.tell(News(changed, frozenset()))
+            assert not mover.in_step
+            await until(lambda: mover.in_step, "it is not applied")
+            mover.tell(News(replace(changed), frozenset()))  # nothing is new
+            await asyncio.sleep(0.02)
+            assert balancer.asked == [(frozenset(), True)]
+        balancer.error = BalancerError("away", "no socket")
+        mover.tell(News(state, frozenset()))
+        await until(lambda: mover.record.error is not None, "the error is not noted")
+        balancer.error = None
+        await until(lambda: mover.in_step, "it is not tried again")
+
+    live(scenario, Noted(), replace(PACE, audit=60.0))
 
 
 def test_a_balancer_that_fails_is_tried_again_and_nothing_is_forgotten() -> None:

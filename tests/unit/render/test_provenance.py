@@ -127,6 +127,8 @@ EDITS = {
     "mirror.url": "http://10.0.0.6:8080/",
     "mirror.folder": "../files/empty-mirror",
     "mirror.only": "true",
+    "artifacts.containerd.version": "2.1.4",
+    "artifacts.runc.version": "1.3.3",
     "artifacts.kubectl.url": "https://downloads.example.org/kubectl.tgz",
     "artifacts.kubectl.version": "1.35.1",
     "artifacts.kubectl.sha256": SUM,

@@ -9,6 +9,7 @@ from coupler.model.components import ProxyMode
 from coupler.model.problem import did_you_mean
 from coupler.model.releases import FIELDS, GATES_UNTIL, NEWEST, OLDEST, changes_of
 from coupler.model.rules.issue import Issue, error, warning
+from coupler.model.rules.programs import ETCD_WITH_V3
 from coupler.model.system import Distribution
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ SECTIONS = {
     "kube-proxy": "proxy",
 }
 """The section below `kubernetes` of each program."""
-ETCD_WITH_V3 = (3, 0, 0)
 ETCD_RECOMMENDED = {(3, 4): (3, 4, 22), (3, 5): (3, 5, 6)}
 """Minor version of etcd → the first patch that Kubernetes advises ('Operating etcd clusters for Kubernetes')."""
 NFTABLES_SINCE = 31
@@ -94,15 +94,14 @@ def version_skew(cluster: Cluster) -> Iterator[Issue]:
 
 
 def etcd_for_kubernetes(cluster: Cluster) -> Iterator[Issue]:
-    """The API server stores its data by etcd's v3 API, in an etcd without known faults."""
+    """The API server stores its data in an etcd without known faults."""
     version = cluster.etcd.version
     if not cluster.kubernetes.enabled or cluster.os.distribution is Distribution.CONTAINER_LINUX:
         return
     least = ETCD_RECOMMENDED.get(version.numbers[:2])
     if version.numbers < ETCD_WITH_V3:
-        message = f"etcd {version} has no v3 API, which Kubernetes needs"
-        yield error("etcd-too-old", ("etcd", "version"), message, "use etcd 3.5")
-    elif version.numbers[:2] < min(ETCD_RECOMMENDED) or (least and version.numbers < least):
+        return  # no node can do with it
+    if version.numbers[:2] < min(ETCD_RECOMMENDED) or (least and version.numbers < least):
         oldest = ".".join(map(str, least or ETCD_RECOMMENDED[min(ETCD_RECOMMENDED)]))
         message = f"Kubernetes advises against etcd {version} in production"
         yield warning("etcd-too-old", ("etcd", "version"), message, f"use {oldest} or newer")

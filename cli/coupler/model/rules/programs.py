@@ -17,7 +17,18 @@ ETCD_V2_REPORTED_BROKEN = (3, 5, 26)
 """etcd issue 21249: `/v2/keys` is answered by the gRPC handler."""
 FLANNEL_WITH_V3 = (0, 18, 0)
 """flannel pull request 1562 moved its client to etcd's v3 API."""
+ETCD_WITH_V3 = (3, 4, 0)
+"""The first with the API /v3 for HTTP, which nodes ask (etcd's documentation, 'gRPC gateway'), and with learners."""
 LEAST_HEARTBEATS = 5
+
+
+def etcd_version(cluster: Cluster) -> Iterator[Issue]:
+    """The units and scripts of the document need an etcd with a gateway and today's API."""
+    version = cluster.etcd.version
+    if version.numbers < ETCD_WITH_V3 and not _ships_own(cluster):
+        message = f"etcd {version} has no API /v3, which nodes ask it by"
+        hint = "use etcd 3.5; etcd 2 is for images that ship it, os.distribution: container-linux"
+        yield error("etcd-too-old", ("etcd", "version"), message, hint)
 
 
 def v2_users(cluster: Cluster) -> Iterator[Issue]:
@@ -87,4 +98,4 @@ def _ships_own(cluster: Cluster) -> bool:
     return cluster.os.distribution is Distribution.CONTAINER_LINUX
 
 
-RULES = (v2_users, v2_servers, election_timeout, shipped_programs)
+RULES = (etcd_version, v2_users, v2_servers, election_timeout, shipped_programs)

@@ -1,7 +1,7 @@
 """vulcand as a balancer: its keys in etcd are read, compared and written; vulcand follows by itself.
 
-Order of a move: backends, their servers, their frontends, the middlewares of those; then servers that are not ready go;
-then, with leave to remove, what nobody wants: frontends, servers, backends.
+Order of a move: hosts and their certificates; backends, their servers, their frontends, the middlewares of those; then
+servers that are not ready go; then, with leave to remove, what nobody wants: frontends, servers, backends, hosts.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Set
 
     from coupler.registrator.balancers.vulcand.keys import Keys
+    from coupler.registrator.balancers.vulcand.tls import Tls
     from coupler.registrator.leader import Fence
-    from coupler.registrator.model import Desired, Route
+    from coupler.registrator.model import Desired, Host, Route
 
 _READ_ONE_BY_ONE = 20
 _BREATH = 200
@@ -59,7 +60,7 @@ class Vulcand:
 
     `owner` marks our keys: registrators that share a balancer have the same one. `fence` gives what proves that we
     lead; without it, no other registrator may write there. `probe` lists base URLs of vulcands that are asked now and
-    then whether they still follow etcd.
+    then whether they still follow etcd. With `tls`, hosts are served over TLS; without it, they are left alone.
     """
 
     name = "vulcand"
@@ -75,6 +76,7 @@ class Vulcand:
         fence: Callable[[], Fence | None] | None = None,
         probe: tuple[str, ...] = (),
         patience: float = 5.0,
+        tls: Tls | None = None,
     ) -> None:
         if not owner.isalnum() or not owner.isascii():
             raise BalancerError(f"{owner!r} is no mark of an owner", next_step="letters and digits only")
@@ -82,6 +84,8 @@ class Vulcand:
         self._probe = Probe(probe, probe_id(owner), patience)
         self._stale: Mapping[str, str] = {}
         self._routed: tuple[object, Mapping[str, list[Route]]] = None, {}
+        self._moved: tuple[tuple[Route, ...], tuple[Host, ...]] = (), ()
+        self._tls = tls
 
     async def identity(self) -> str | None:
         """Return what names the etcd; None while it has no quorum."""
@@ -91,14 +95,17 @@ class Vulcand:
             return None
 
     async def apply(self, desired: Desired, backends: Set[str] | None, *, remove: bool) -> Applied:
-        """Move these backends to `desired`; None, or a name that is not in it, reads and moves everything."""
+        """Move these backends to `desired`; None, or a name that is not in it, reads and moves everything.
+
+        What changed in routes and hosts since the last move is moved too.
+        """
         fence = self._leading()
-        everything = backends is None or not backends <= desired.backends.keys()
         try:
-            plan = await self._plan(desired, None if everything else backends, remove=remove)
+            plan = await self._plan(desired, self._reach(desired, backends), remove=remove)
             steps = (*plan.upserts, *plan.removals)
             if steps:
                 await self._keys.write(steps, fence)
+            self._moved = desired.routes, desired.hosts
             if self._stale:
                 self._stale = await self._probe.stale()
         except EtcdError as error:
@@ -131,10 +138,11 @@ class Vulcand:
             if backend.id not in plan.failed and (words := documents.ignored(backend))
         ]
         lines += [f"port {route.port} is not served: vulcand balances no plain TCP" for route in desired.tcp_routes]
-        lines += [
-            f"host {host.name or '*'} has its TLS, redirects and HSTS elsewhere: see the documentation"
-            for host in desired.hosts
-        ]
+        for host in desired.hosts:
+            if self._tls is None and (host.certificate or host.redirect):
+                lines.append(f"host {host.name or '*'} is not served over TLS, or sent there: seal-key-file is not set")
+            if host.hsts is not None:
+                lines.append(f"host {host.name or '*'} goes without HSTS, which vulcand has not")
         return lines + told((*plan.upserts, *plan.removals), self._prefix)
 
     async def persist(self, desired: Desired) -> None:
@@ -143,6 +151,18 @@ class Vulcand:
     async def close(self) -> None:
         """Let go of the vulcands; etcd stays as it is."""
         await self._probe.close()
+
+    def _reach(self, desired: Desired, backends: Set[str] | None) -> Set[str] | None:
+        """Return the backends to look at; None for everything, as where a route went or a host is another one."""
+        routes, hosts = self._moved
+        if backends is None or not backends <= desired.backends.keys() or hosts != desired.hosts:
+            return None
+        if routes is desired.routes:
+            return backends
+        before, now = set(routes), set(desired.routes)
+        if not before <= now:
+            return None
+        return backends | {route.backend for route in now - before}
 
     def _leading(self) -> Fence | None:
         if self._fence is None:
@@ -172,6 +192,14 @@ class Vulcand:
             names.update(step.path for step in (*frontends, *orphans))
             gone = [*frontends, *gone, *orphans]
             failed = {**failed, **used}
+        if backends is None and self._tls is not None:
+            change = await self._tls.plan(self._owner, desired.hosts, observed)
+            names |= change.upserts.keys()
+            puts = [*change.upserts.values(), *puts]
+            failed = {**failed, **change.failed}
+            if remove:
+                names.update(step.path for step in change.removals)
+                gone += change.removals
         return _Plan(tuple(puts), tuple(gone), frozenset(names), failed)
 
     async def _wanted(self, desired: Desired, backends: Set[str] | None) -> tuple[dict[str, Wanted], dict[str, str]]:
@@ -181,10 +209,12 @@ class Vulcand:
                 routes.setdefault(route.backend, []).append(route)
             self._routed = desired.routes, routes
         wants, failed = dict[str, Wanted](), dict[str, str]()
+        redirects = self._tls.redirects(desired.hosts) if self._tls is not None else None
         chosen = desired.backends.values() if backends is None else [desired.backends[name] for name in backends]
         for number, backend in enumerate(chosen):
             try:
-                want = wants[backend.id] = wanted(self._owner, backend, self._routed[1].get(backend.id, ()))
+                routed = self._routed[1].get(backend.id, ())
+                want = wants[backend.id] = wanted(self._owner, backend, routed, redirects)
                 if want.problem:
                     failed[backend.id] = want.problem
             except ModelError as error:

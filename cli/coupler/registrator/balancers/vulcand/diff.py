@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
     from coupler.registrator.balancers.vulcand.documents import Document
+    from coupler.registrator.balancers.vulcand.redirects import Redirects
     from coupler.registrator.model import Backend, Route
 
-BACKENDS, FRONTENDS = "backends", "frontends"
-_MAIN = {BACKENDS: "backend", FRONTENDS: "frontend"}
+BACKENDS, FRONTENDS, HOSTS = "backends", "frontends", "hosts"
+_MAIN = {BACKENDS: "backend", FRONTENDS: "frontend", HOSTS: "host"}
 _PARTS = 2
 _UNSEEN = ("PassHostHeader", "Stream")
 
@@ -44,7 +45,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Delete a whole backend or frontend: these keys in this order, and the directory `path` where there are such."""
+    """Delete a whole backend, frontend or host: these keys in this order, and the directory `path` if there is one."""
 
     path: str
     keys: tuple[str, ...]
@@ -72,20 +73,22 @@ class Entry:
 
 @dataclass(slots=True)
 class Observed:
-    """The backends and frontends that are there: of each, the keys below it by their relative path.
+    """The backends, frontends and hosts that are there: of each, the keys below it by their relative path.
 
     In a v2 etcd they may be empty directories, which have no keys.
     """
 
     backends: dict[str, dict[str, Entry]] = field(default_factory=dict)
     frontends: dict[str, dict[str, Entry]] = field(default_factory=dict)
+    hosts: dict[str, dict[str, Entry]] = field(default_factory=dict)
 
     def add(self, path: str, entry: Entry | None) -> None:
         """Take in one key, or with None an empty directory."""
         kind, _, rest = path.partition("/")
         name, _, below = rest.partition("/")
         if kind in _MAIN and name:
-            keys = (self.backends if kind == BACKENDS else self.frontends).setdefault(name, {})
+            kinds = {BACKENDS: self.backends, FRONTENDS: self.frontends, HOSTS: self.hosts}
+            keys = kinds[kind].setdefault(name, {})
             if entry is not None and below:
                 keys[below] = entry
 
@@ -106,8 +109,11 @@ class Wanted:
     problem: str | None = None
 
 
-def wanted(owner: str, backend: Backend, routes: Iterable[Route]) -> Wanted:
-    """Return what a backend and the routes to it come to. Raises ModelError where vulcand cannot carry the backend."""
+def wanted(owner: str, backend: Backend, routes: Iterable[Route], redirects: Redirects | None = None) -> Wanted:
+    """Return what a backend and the routes to it come to, with `redirects` to TLS.
+
+    Raises ModelError where vulcand cannot carry the backend.
+    """
     why = documents.unsupported(backend)
     if why:
         raise ModelError(why)
@@ -119,7 +125,8 @@ def wanted(owner: str, backend: Backend, routes: Iterable[Route]) -> Wanted:
             document = documents.frontend_document(route, backend.policy, id_)
             name = frontend_id(owner, document["Route"], route.host or "any")
             kept.add(name)
-            frontends[name] = document, documents.middlewares(route, backend.policy)
+            to_tls = redirects.of(route) if redirects is not None else None
+            frontends[name] = document, documents.middlewares(route, backend.policy, to_tls)
             kept.remove(name)
         except ModelError as error:
             problem = error.summary
@@ -203,7 +210,7 @@ def leftovers(want: Wanted, observed: Observed) -> Iterator[Step]:
 
 
 def drop(kind: str, name: str, keys: Iterable[str]) -> Drop:
-    """Return the teardown of a frontend (itself first) or of a backend (itself last)."""
+    """Return the teardown of a frontend (itself first), or of a backend or host (itself last)."""
     path, main = f"{kind}/{name}", _MAIN[kind]
     below = sorted(key for key in keys if key != main)
     order = [main, *below] if kind == FRONTENDS else [*below, main]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from coupler.registrator.model import Backend, Endpoint, Policy, Route
 
 _MOST = 2**53
+_FIRST = -1_000_000
 _PATH, _QUERY = r"(?:\{?[^{?])*\{?", r"(?:\{?[^{])*\{?"
 """What has no two braces, by which templates begin; a path ends at the question mark."""
 
@@ -81,9 +82,14 @@ def frontend_document(route: Route, policy: Policy, backend: str) -> Document:
     return {"Type": "http", "BackendId": backend, "Route": expression(route), "Settings": settings}
 
 
-def middlewares(route: Route, policy: Policy) -> dict[str, Document]:
-    """Return the middlewares of a route by name: those of the policy, and the route's own."""
+def middlewares(route: Route, policy: Policy, to_tls: Document | None = None) -> dict[str, Document]:
+    """Return the middlewares of a route by name: what sends it to TLS, those of the policy, and the route's own.
+
+    The one with the lowest priority sees a request first.
+    """
     made: dict[str, Document] = {}
+    if to_tls is not None:
+        made["coupler-to-tls"] = {"Type": "rewrite", "Priority": _FIRST, "Middleware": to_tls}
     if policy.rate_limit:
         rate = _bounded(policy.rate_limit, "rate-limit")
         limit = {"PeriodSeconds": 1, "Requests": rate, "Burst": rate, "Variable": "client.ip"}

@@ -30,13 +30,18 @@ def probe_id(owner: str) -> str:
     return _own(owner, "-probe")
 
 
+def host_id(owner: str, host: str) -> str:
+    """Return the name of the key of a host with a certificate; an empty one is for all names that no other has."""
+    return _own(owner, f"{safe_name(host)}.tls" if host else "-any.tls")
+
+
 def server_id(url: str) -> str:
     """Return the name of a server's key: two endpoints with one address are one server, as they are to vulcand."""
     return f"{digest(url)}-{safe_name(url.partition('://')[2])}"
 
 
 def is_ours(owner: str, name: str) -> bool:
-    """Return whether `name` is one that we gave to a backend or a frontend."""
+    """Return whether `name` is one that we gave to a backend, a frontend or a host."""
     rest = name[_DIGITS + 1 :]
     return rest.startswith(f"{owner}.") and name == f"{digest(rest)}-{rest}"
 
