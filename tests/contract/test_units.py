@@ -23,6 +23,7 @@ SHIPPED = [
 ]
 """Programs that Flatcar's image ships and our units run."""
 
+ROLE_UNITS = Path(__file__).parents[2] / "roles/lb/files"
 IMAGE_UNITS = Path(coupler.lab.__file__).parent / "root/usr/lib/systemd/system"
 """Units of the image: the stand-ins for them that lab machines have."""
 
@@ -77,3 +78,15 @@ def test_units_start_in_the_order_of_their_needs(tmp_path):
     commands = [unit.split()[1] for unit in record["units"] if "->" in unit]
     order = ["node-identity.service", "coupler-artifacts.service", "coupler.target"]
     assert [unit for unit in commands if unit in order] == order
+
+
+@pytest.mark.parametrize("unit", sorted(ROLE_UNITS.glob("*.service")), ids=lambda path: path.stem)
+def test_systemd_accepts_the_units_of_the_balancing_nodes(unit, tmp_path):
+    text = unit.read_text()
+    # Verification looks for the program, which only a node has.
+    (tmp_path / unit.name).write_text(text.replace("/opt/coupler/registrator/registrator", "/bin/true"))
+    verdict = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", tmp_path / unit.name], check=False, capture_output=True, text=True
+    )
+    assert verdict.returncode == 0
+    assert unit.name not in verdict.stderr
