@@ -15,7 +15,7 @@ from coupler.lab.registrator import ensure_registrator
 if TYPE_CHECKING:
     from pathlib import Path
 
-FOREIGN = {"ansible", "typer", "jinja2", "paramiko", "pydantic", "pydantic_core", "rich", "hypothesis", "cryptography"}
+FOREIGN = {"ansible", "typer", "jinja2", "paramiko", "pydantic", "pydantic_core", "rich", "hypothesis"}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,17 @@ def test_it_reads_its_configuration_with_the_libraries_inside(program: Path, tmp
     done = alone(str(program), "run", "--config", str(file))
     assert done.returncode == 1
     assert "'nowhere' is no address to listen on" in done.stderr
+
+
+@pytest.mark.parametrize("before", [(), ("LD_LIBRARY_PATH=/of/the/machine",)])
+def test_what_it_runs_has_the_libraries_of_the_machine(program: Path, tmp_path: Path, before: tuple[str, ...]) -> None:
+    seen, ip, file = tmp_path / "seen", tmp_path / "ip", tmp_path / "address.yaml"
+    ip.write_text(f"#!/bin/sh\necho \"libraries: $LD_LIBRARY_PATH\" > {seen}\necho '[]'\n")
+    ip.chmod(0o755)
+    file.write_text("{address: 10.213.0.9, accepts: ['127.0.0.1:1'], etcd: {endpoints: ['http://127.0.0.1:1']}}\n")
+    done = alone(f"PATH={tmp_path}", *before, str(program), "hold-address", "--config", str(file), "--release")
+    assert done.returncode == 0, done.stderr
+    assert seen.read_text().strip() == f"libraries: {''.join(before).partition('=')[2]}".strip()
 
 
 def test_only_what_it_needs_is_inside(program: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ _LISTEN = "127.0.0.1:9102"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `registrator` with these arguments; return its exit code."""
+    _leave_libraries_to_the_system()
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.verb(arguments))
@@ -40,6 +42,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+
+
+def _leave_libraries_to_the_system() -> None:
+    """Let the programs that we run load the system's libraries: ours come first where PyInstaller made this one.
+
+    Source: https://pyinstaller.org/en/stable/runtime-information.html, 'LD_LIBRARY_PATH / LIBPATH considerations'.
+    """
+    if getattr(sys, "frozen", False):
+        os.environ.pop("LD_LIBRARY_PATH", None)
+        if "LD_LIBRARY_PATH_ORIG" in os.environ:
+            os.environ["LD_LIBRARY_PATH"] = os.environ.pop("LD_LIBRARY_PATH_ORIG")
 
 
 def _parser() -> argparse.ArgumentParser:

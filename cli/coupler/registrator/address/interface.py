@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import fcntl
 import json
-import os
 import socket
 import struct
 from dataclasses import dataclass
@@ -117,8 +116,6 @@ def has_carrier(interface: str) -> bool:
 
 
 async def _ip(*words: str) -> str:
-    # A program that PyInstaller made has its own libraries first; those of the system are right for ip.
-    environment = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
     try:
         process = await asyncio.create_subprocess_exec(
             "ip",
@@ -126,7 +123,6 @@ async def _ip(*words: str) -> str:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=environment,
         )
     except OSError as error:
         raise InterfaceError("ip cannot be run", str(error), "install iproute2") from error
