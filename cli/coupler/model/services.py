@@ -81,6 +81,10 @@ class LoadBalancer(Section):
         default=None,
         description="Balance what another Kubernetes has: a kubeconfig with its keys in it, beside cluster.yaml.",
     )
+    seal_key: FilePath | None = Field(
+        default=None,
+        description="With vulcand, for TLS: a file with the key that it is started with as -sealKey.",
+    )
 
 
 def _without_slash(url: str) -> str:

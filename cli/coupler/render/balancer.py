@@ -32,6 +32,9 @@ ADDRESS_LISTEN = "127.0.0.1:9103"
 CONTROL = "/run/coupler-registrator/control.sock"
 """Where it is told to drain."""
 KUBECONFIG = "etc/coupler/pki/kubernetes/registrator.kubeconfig"
+"""Where a node keeps the kubeconfig of another Kubernetes, from its root."""
+SEAL_KEY = "etc/coupler/pki/vulcand/seal-key"
+"""Where it keeps what vulcand has as its -sealKey."""
 
 _STATE = "/var/lib/coupler-registrator"
 _OURS = f"{_STATE}/balancer"
@@ -120,7 +123,8 @@ def _yaml(what: str, settings: dict[str, Any]) -> str:
 
 def _moved(cluster: Cluster, balancer: LoadBalancer) -> dict[str, Any]:
     if balancer.kind is Balancer.VULCAND:
-        return {"etcd": _etcd(cluster)}
+        sealed = {"seal-key-file": f"{_CREDENTIALS}/seal-key"} if _seals(balancer) else {}
+        return {"etcd": _etcd(cluster), **sealed}
     listened = {"http": list(balancer.http), "https": list(balancer.https)}
     if balancer.kind is Balancer.NGINX:
         return {"folder": _OURS, "main": f"/{FOLDER}/nginx.conf", "pid-file": f"{_RUN}/nginx.pid", **listened}
@@ -131,6 +135,10 @@ def _moved(cluster: Cluster, balancer: LoadBalancer) -> dict[str, Any]:
         "base": [f"/{FOLDER}/haproxy.cfg"],
         **listened,
     }
+
+
+def _seals(balancer: LoadBalancer) -> bool:
+    return balancer.kind is Balancer.VULCAND and balancer.seal_key is not None
 
 
 def _etcd(cluster: Cluster, unit: str = REGISTRATOR_UNIT) -> dict[str, Any]:
@@ -148,6 +156,7 @@ def _credentials(cluster: Cluster, balancer: LoadBalancer) -> str:
     asks_etcd = balancer.announcements or balancer.kind is Balancer.VULCAND
     lines = _etcd_credentials(cluster) if asks_etcd else []
     lines += [f"LoadCredential=kubeconfig:/{KUBECONFIG}"] if balancer.kubeconfig else []
+    lines += [f"LoadCredential=seal-key:/{SEAL_KEY}"] if _seals(balancer) else []
     own = {"kubernetes-ca.crt": "ca.crt", "kubernetes.crt": "registrator.crt", "kubernetes.key": "registrator.key"}
     lines += [f"LoadCredential={n}:{PKI}/{file}" for n, file in own.items() if balancer.kubernetes]
     return _drop_in(lines)

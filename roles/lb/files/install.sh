@@ -90,11 +90,12 @@ if ! id "$user" > /dev/null 2>&1; then
 fi
 
 # What is not wanted any more: credentials, another kind of balancer, and an address that moved.
-kubeconfig=/etc/coupler/pki/kubernetes/registrator.kubeconfig
-if [ -e "$kubeconfig" ] && [ ! -e "$staging/root$kubeconfig" ]; then
-    changed=true files="$files $kubeconfig"
-    "$check" || rm -f "$kubeconfig"
-fi
+for secret in /etc/coupler/pki/kubernetes/registrator.kubeconfig /etc/coupler/pki/vulcand/seal-key; do
+    if [ -e "$secret" ] && [ ! -e "$staging/root$secret" ]; then
+        changed=true files="$files $secret"
+        "$check" || rm -f "$secret"
+    fi
+done
 for kind in haproxy nginx address; do
     if [ -e "$units/coupler-$kind.service" ] && [ ! -e "$staging/root$units/coupler-$kind.service" ]; then
         changed=true files="$files $units/coupler-$kind.service"

@@ -144,6 +144,20 @@ def test_a_kubeconfig_is_for_root_alone() -> None:
     assert private == {"etc/coupler/pki/kubernetes/registrator.kubeconfig": given}
 
 
+def test_vulcands_key_is_for_root_alone_and_handed_over(tmp_path: Path) -> None:
+    key = tmp_path / "seal-key"
+    key.write_text("1b" * 32)
+    cluster = loaded(tmp_path, "load_balancer: {kind: vulcand, seal_key: seal-key}\n")
+    assert cluster.load_balancer
+    every = files_of(cluster, cluster.load_balancer)
+    assert every["etc/coupler/pki/vulcand/seal-key"] == (b"1b" * 32, 0o600)
+    drop_in, _ = every["etc/systemd/system/coupler-registrator.service.d/10-credentials.conf"]
+    assert b"LoadCredential=seal-key:/etc/coupler/pki/vulcand/seal-key\n" in drop_in
+    vulcand = settings(cluster).balancers.vulcand
+    assert vulcand
+    assert vulcand.seal_key_file == CREDENTIALS / "seal-key"
+
+
 def test_programs_are_listed_for_the_script(tmp_path: Path) -> None:
     known = "artifacts: {registrator: {url: 'https://h/r.tgz', sha256: " + "6f" * 32 + "}}\n"
     head, line = files(loaded(tmp_path, f"load_balancer: {{}}\n{known}"))["etc/coupler-lb/programs"].splitlines()

@@ -172,7 +172,7 @@ NOT_IN_THE_DOCUMENT = {
     *("kubernetes.endpoint", "kubernetes.certificate_names[0]", "kubernetes.certificate_names[1]"),
     *("load_balancer.kind", "load_balancer.announcements", "load_balancer.domain", "load_balancer.kubeconfig"),
     *("load_balancer.http[0]", "load_balancer.http[1]", "load_balancer.https[0]", "load_balancer.kubernetes"),
-    "load_balancer.virtual_address",
+    *("load_balancer.virtual_address", "load_balancer.seal_key"),
     *("artifacts.registrator.url", "artifacts.registrator.sha256"),
     *("version", "ssh.port", "ssh.private_key", "ssh.host_keys", "ssh.known_hosts"),
     "kubernetes.pause_image",

@@ -207,9 +207,11 @@ def something_to_balance(cluster: Cluster) -> Iterator[Issue]:
         message = "a registrator follows one Kubernetes" if balancer.kubeconfig else "the cluster runs no Kubernetes"
         hint = "leave out this or kubeconfig" if balancer.kubeconfig else "set it to false, or give a kubeconfig"
         yield error("which-kubernetes", ("load_balancer", "kubernetes"), message, hint)
-    if balancer and balancer.kubeconfig and not balancer.kubeconfig.is_file():
-        message = f"there is no file {balancer.kubeconfig}"
-        yield error("file-missing", ("load_balancer", "kubeconfig"), message, "the path is relative to cluster.yaml")
+    for key in ("kubeconfig", "seal_key") if balancer else ():
+        path = getattr(balancer, key)
+        if path and not path.is_file():
+            message = f"there is no file {path}"
+            yield error("file-missing", ("load_balancer", key), message, "the path is relative to cluster.yaml")
 
 
 def virtual_address(cluster: Cluster) -> Iterator[Issue]:
