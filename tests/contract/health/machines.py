@@ -151,8 +151,13 @@ class Site:
                 self.machines[node.name].start("etcd", *_member(self.cluster, node))
 
     def start_gateways(self) -> None:
-        endpoints = context(self.cluster)["etcd"]["gateway_endpoints"]
-        argv = ("/usr/bin/etcd", "gateway", "start", "--listen-addr=127.0.0.1:2379", f"--endpoints={endpoints}")
+        etcd = context(self.cluster)["etcd"]
+        options = {
+            "listen-addr": "127.0.0.1:2379",
+            "retry-delay": etcd["gateway_retry"],
+            "endpoints": etcd["gateway_endpoints"],
+        }
+        argv = ("/usr/bin/etcd", "gateway", "start", *(f"--{name}={value}" for name, value in options.items()))
         for machine in self.machines.values():
             machine.start("gateway", *argv)
 
