@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
+import shutil
+import subprocess
+import tarfile
 import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -146,8 +152,8 @@ def unharmed(balanced: Balanced, node: str) -> Iterator[Requests]:
 
 
 @pytest.fixture(scope="module")
-def balanced(make_site: Callable[[int], Site]) -> Balanced:
-    site = make_site(2)
+def balanced(make_site: Callable[..., Site], tmp_path_factory: pytest.TempPathFactory) -> Balanced:
+    site = make_site(2, "--mirror", str(tmp_path_factory.mktemp("mirror")))
     site.edit("roles: [control, worker, lb]", "roles: [worker, lb]")
     site.edit("roles: [control, worker]", "roles: [control, worker, lb]")
     virtual = str(max(entry.machine.address for entry in site.lab.status().machines) + 100)
@@ -364,6 +370,68 @@ def test_without_a_virtual_address_its_unit_goes_and_the_address_too(balanced: B
         assert balanced.show(node, ADDRESS, "LoadState") == "not-found"
     assert balanced.site.json("lb", "status").data["virtual_address"] is None
     assert set(balanced.site.json("init").states("balance").values()) == {"unchanged"}
+
+
+def image_of_haproxy(reference: str) -> bytes:
+    """Return an image as `docker save` writes it: this machine's HAProxy, in one layer, and its libraries in another."""
+    program = Path(shutil.which("haproxy") or "")
+    said = subprocess.run(["ldd", str(program)], check=True, capture_output=True, text=True).stdout
+    libraries = [Path(path) for path in re.findall(r"(/\S+) \(0x", said)]
+    layers = {"1/layer.tar": packed(libraries, ""), "2/layer.tar": packed([program], "usr/local/sbin/")}
+    manifest = [{"Config": "c.json", "RepoTags": [reference], "Layers": list(layers)}]
+    files = {
+        **layers,
+        "c.json": b'{"architecture": "amd64", "os": "linux"}',
+        "manifest.json": json.dumps(manifest).encode(),
+    }
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def packed(paths: list[Path], folder: str) -> bytes:
+    """Return a layer of these files, in a folder of the image or where they are here."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path in paths:
+            archive.add(path.resolve(), folder + path.name if folder else str(path.parent.resolve() / path.name))
+    return buffer.getvalue()
+
+
+def test_haproxy_out_of_an_image_is_a_service_like_any_other(balanced: Balanced, tmp_path: Path) -> None:
+    site, reference, file = balanced.site, "registry.test/haproxy:1", tmp_path / "haproxy.tar"
+    text = site.file.read_text()
+    site.edit("  kind: haproxy", f"  kind: haproxy\n  image: {reference}")
+    refused = site.cluster("check")
+    assert refused.exit_code == 3
+    assert f"the mirror has no image {reference} for amd64" in refused.stdout + refused.stderr
+    file.write_bytes(image_of_haproxy(reference))
+    added = site.cluster("mirror", "add-image", str(file))
+    assert added.exit_code == 0, added.stderr
+    before = balanced.show("node-2", HAPROXY)
+    answer = site.json("init")
+    assert answer.exit_code == 0, answer.stdout + answer.stderr
+    assert answer.states("balance") == {"node-1": "done", "node-2": "done"}
+    for node in site.machines:
+        pid = balanced.show(node, HAPROXY, "MainPID")
+        assert site.inside(node, f"readlink /proc/{pid}/exe").startswith("/opt/coupler/haproxy-")
+        assert site.inside(node, f"stat -c %U /proc/{pid}").split() == ["coupler-lb"]
+        balanced.eventually(node, (200, "one"))
+    assert balanced.show("node-2", HAPROXY) != before
+    with unharmed(balanced, "node-2"):
+        site.inside("node-2", "systemctl reload coupler-haproxy && sleep 0.5 && systemctl reload coupler-haproxy")
+    assert site.json("init").data["changed"] is False
+    site.file.write_text(text)
+    answer = site.json("init")
+    assert answer.exit_code == 0, answer.stdout + answer.stderr
+    assert site.everywhere(
+        "ls /opt/bin/haproxy 2>/dev/null; ls -d /opt/coupler/haproxy-* 2>/dev/null; true"
+    ) == dict.fromkeys(site.machines, "")
+    balanced.eventually("node-2", (200, "one"))
 
 
 def test_nginx_takes_haproxys_place(balanced: Balanced) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from coupler.mirror.folder import Folder, sha256_of
 from coupler.mirror.programs import is_half
-from coupler.model.catalogue import source_of
+from coupler.model.catalogue import IMAGE, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ def needs(folder: Folder, cluster: Cluster) -> tuple[Entry, ...]:
     """Return what the cluster needs, and how the mirror has it, in the order of the catalogue."""
     checksums, files = folder.checksums(), folder.files()
     arch = str(cluster.os.arch)
-    artifacts = (*cluster.artifacts_needed, *cluster.balancing_artifacts)
+    artifacts = (*cluster.artifacts_needed, *(a for a in cluster.balancing_artifacts if a.member != IMAGE))
     return tuple(_entry(cluster, artifact, arch, checksums, files) for artifact in artifacts)
 
 

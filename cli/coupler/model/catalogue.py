@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from coupler.model.cluster import Cluster
+    from coupler.model.images import MirroredImage
     from coupler.model.source import KeyPath
 
 _DATA: dict[str, dict[str, Any]] = tomllib.loads(
@@ -36,6 +37,8 @@ REGISTRATOR = "registrator"
 """The program that keeps the load balancer in step: a folder, of this very version."""
 WHOLE = "."
 """The `member` of an archive that is unpacked as a whole."""
+IMAGE = "@image"
+"""The `member` of an archive that is a container image: the program of this name in it, with the image's libraries."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Artifact:
 
     `urls` are tried in order and all hold the same bytes, whose SHA-256 is `sha256` (None: not known). `target` is the
     path of the program; `member` its path inside the archive. A member of "." means that the whole archive is unpacked
-    into the folder `target`, and None that the URL is the program itself. Without `urls` no server is known to have it.
+    into the folder `target`, IMAGE that it is looked for in a container image, whose reference is the `version` then,
+    and None that the URL is the program itself. Without `urls` no server is known to have it.
     """
 
     name: str
@@ -178,8 +182,26 @@ def balancing_artifacts_of(cluster: Cluster) -> tuple[Artifact, ...]:
     if not cluster.load_balancer:
         return ()
     kind = str(cluster.load_balancer.kind)
-    names = [REGISTRATOR, *([kind] if kind in PROGRAMS and kind in cluster.artifacts else [])]
-    return tuple(_artifact(cluster, name, __version__ if name == REGISTRATOR else "") for name in names)
+    if kind not in PROGRAMS:
+        balancer = []
+    elif kind in cluster.artifacts:
+        balancer = [_artifact(cluster, kind, "")]
+    else:
+        balancer = [_of_image(cluster, kind, cluster.load_balancer.image)] if cluster.load_balancer.image else []
+    return (_artifact(cluster, REGISTRATOR, __version__), *balancer)
+
+
+def _of_image(cluster: Cluster, name: str, reference: str) -> Artifact:
+    """Return a program that is taken from an image of the mirror."""
+    image = next((image for image in mirrored_images(cluster) if reference in image.references), None)
+    urls = (f"{cluster.mirror.url}/{image.place}",) if image and cluster.mirror else ()
+    return Artifact(name, reference, str(_DATA[name]["target"]), urls, image.sha256 if image else None, IMAGE)
+
+
+def mirrored_images(cluster: Cluster) -> tuple[MirroredImage, ...]:
+    """Return the images of the mirror's folder for the architecture of the nodes."""
+    folder = cluster.mirror.folder if cluster.mirror else None
+    return tuple(image for image in folder.images if image.arch == cluster.os.arch) if folder else ()
 
 
 def _versions(cluster: Cluster) -> dict[str, str]:

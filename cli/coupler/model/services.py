@@ -13,6 +13,7 @@ from coupler.model.fields import (
     FilePath,
     Flag,
     Host,
+    ImageReference,
     JsonObject,
     NoProxy,
     Sha256,
@@ -61,6 +62,10 @@ class LoadBalancer(Section):
     kind: Balancer = Field(
         default=Balancer.HAPROXY,
         description="haproxy or nginx, on these nodes; or vulcand, which you run and which reads the cluster's etcd.",
+    )
+    image: ImageReference | None = Field(
+        default=None,
+        description="The image, one of the mirror's, that haproxy or nginx is taken from where the system has none.",
     )
     http: tuple[Bind, ...] = Field(default=("*:80",), description="Where HTTP is listened to, as ADDRESS:PORT.")
     https: tuple[Bind, ...] = Field(default=(), description="Where HTTP over TLS is listened to.")

@@ -22,12 +22,49 @@ fetch() {
     return 1
 }
 
-# unpack MEMBER NAME: the program, or all of the archive, in the folder $place, for everybody to run.
+# layers: the layers of the image in the folder $place.new/layers, the lowest first, as Docker lists them or else OCI.
+layers() (
+    cd "$place.new/layers" || return 1
+    if [ -e manifest.json ]; then
+        tr -d ' \n' < manifest.json | sed -n 's/.*"Layers":\[\([^]]*\)\].*/\1/p' | tr -d '"' | tr ',' '\n'
+    else
+        blob=$(tr -d ' \n' < index.json | sed -n 's/.*"digest":"\([a-z0-9]*\):\([0-9a-f]*\)".*/blobs\/\1\/\2/p')
+        tr -d ' \n' < "$blob" | sed -n 's/.*"layers":\[\([^]]*\)\].*/\1/p' | tr ',' '\n' |
+            sed -n 's/.*"digest":"\([a-z0-9]*\):\([0-9a-f]*\)".*/blobs\/\1\/\2/p'
+    fi
+)
+
+# unpack_image NAME: what is in an image, in $place.new/root, and a script NAME that runs the program of this name in it,
+# with the image's own loader and libraries: no container, so it is a service like any other.
+unpack_image() {
+    mkdir "$place.new/root" "$place.new/layers" || return 1
+    tar -xf "$state/download" -C "$place.new/layers" || return 1
+    layers=$(layers)
+    [ -n "$layers" ] || { echo "its archive lists no layers"; return 1; }
+    for layer in $layers; do
+        # Device files cannot be made everywhere, and whiteouts only hide what nobody looks for here.
+        tar -xf "$place.new/layers/$layer" -C "$place.new/root" --no-same-owner --exclude='dev/*' --exclude='.wh.*' || return 1
+    done
+    rm -rf "$place.new/layers"
+    cd "$place.new/root" || return 1
+    # An image has /lib as a folder or as a link into /usr: of a file, its path without links.
+    program=$(find usr/local/sbin usr/sbin usr/local/bin usr/bin -name "$1" -type f -perm -1 2> /dev/null | head -n 1)
+    [ -n "$program" ] || { echo "it has no $1"; return 1; }
+    loader=$(find lib lib64 usr/lib usr/lib64 \( -name 'ld-linux*.so.*' -o -name 'ld-musl-*.so.1' \) -type f 2> /dev/null | head -n 1)
+    libraries=$(find lib lib64 usr/lib usr/lib64 usr/local/lib -maxdepth 2 -name '*.so*' -printf "$place/root/%h\n" 2> /dev/null |
+        sort -u | paste -sd:)
+    run="$place/root/$program"
+    [ -z "$loader" ] || run="$place/root/$loader --argv0 \"\$0\" --library-path $libraries $run"
+    printf '#!/bin/sh\nexec %s "$@"\n' "$run" > "$place.new/$1" && chmod 0755 "$place.new/$1"
+}
+
+# unpack MEMBER NAME: the program, all of the archive, or an image, in the folder $place, for everybody to run.
 unpack() (
     umask 022
     rm -rf "$place.new" && mkdir -p "$place.new" || return 1
     case $1 in
         -) install -m 0755 "$state/download" "$place.new/$2" ;;
+        @image) unpack_image "$2" ;;
         .) tar -xzf "$state/download" -C "$place.new" --no-same-owner ;;
         *) tar -xzOf "$state/download" "$1" > "$place.new/$2" && chmod 0755 "$place.new/$2" ;;
     esac && rm -rf "$place" && mv "$place.new" "$place"
@@ -50,6 +87,8 @@ program() {
     # A program that does not run here takes no other's place.
     if [ "$member" = . ]; then
         message=$("$link/$name" --help 2>&1) || answer true "$what does not run: $(echo "$message" | tail -n 1)"
+    elif [ "$member" = @image ]; then
+        message=$("$link" -v 2>&1) || answer true "$what does not run: $(echo "$message" | tail -n 1)"
     fi
     message=$( (umask 022 && mkdir -p "${target%/*}" && ln -sfn "$link" "$target.new" && mv -T "$target.new" "$target") 2>&1) ||
         answer true "$what cannot be put in place: $message"
@@ -89,7 +128,14 @@ if ! id "$user" > /dev/null 2>&1; then
     "$check" || message=$(systemd-sysusers /etc/sysusers.d/coupler-lb.conf 2>&1) || answer true "no user $user: $message"
 fi
 
-# What is not wanted any more: credentials, another kind of balancer, and an address that moved.
+# What is not wanted any more: a program of ours in place of the system's, credentials, another kind of balancer, and an
+# address that moved.
+for target in /opt/bin/haproxy /opt/bin/nginx; do
+    case $(readlink "$target") in "$store"/*) ;; *) continue ;; esac
+    if grep -q " $target " "$staging/root$folder/programs"; then continue; fi
+    changed=true files="$files $target"
+    "$check" || rm -f "$target"
+done
 for secret in /etc/coupler/pki/kubernetes/registrator.kubeconfig /etc/coupler/pki/vulcand/seal-key; do
     if [ -e "$secret" ] && [ ! -e "$staging/root$secret" ]; then
         changed=true files="$files $secret"

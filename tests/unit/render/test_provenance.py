@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,7 +173,7 @@ NOT_IN_THE_DOCUMENT = {
     *("kubernetes.endpoint", "kubernetes.certificate_names[0]", "kubernetes.certificate_names[1]"),
     *("load_balancer.kind", "load_balancer.announcements", "load_balancer.domain", "load_balancer.kubeconfig"),
     *("load_balancer.http[0]", "load_balancer.http[1]", "load_balancer.https[0]", "load_balancer.kubernetes"),
-    *("load_balancer.virtual_address", "load_balancer.seal_key"),
+    *("load_balancer.virtual_address", "load_balancer.seal_key", "load_balancer.image"),
     *("artifacts.registrator.url", "artifacts.registrator.sha256"),
     *("version", "ssh.port", "ssh.private_key", "ssh.host_keys", "ssh.known_hosts"),
     "kubernetes.pause_image",
@@ -190,9 +191,9 @@ def folder(tmp_path):
         (files / path.name).write_bytes(path.read_bytes())
     (files / "other.pem").write_bytes((files / "company.pem").read_bytes())
     (files / "extra-other.yaml").write_text((files / "extra.yaml").read_text().replace("/etc/motd", "/etc/issue"))
-    for name in ("mirror", "empty-mirror"):
-        (files / name).mkdir()
-    (files / "mirror" / "SHA256SUMS").write_bytes((FIXTURES / "files" / "mirror" / "SHA256SUMS").read_bytes())
+    mirror = FIXTURES / "files" / "mirror"
+    shutil.copytree(mirror, files / "mirror")
+    shutil.copytree(mirror / "images", files / "empty-mirror" / "images")
     (tmp_path / "valid").mkdir()
     return tmp_path / "valid"
 

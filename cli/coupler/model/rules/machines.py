@@ -6,7 +6,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from coupler.model.catalogue import REGISTRATOR
+from coupler.model.catalogue import IMAGE, REGISTRATOR, mirrored_images
 from coupler.model.network import POD_SUBNET
 from coupler.model.rules.issue import Issue, error, warning
 from coupler.model.services import EVERYWHERE, Balancer
@@ -241,9 +241,33 @@ def virtual_address(cluster: Cluster) -> Iterator[Issue]:
         yield warning("virtual-address-alone", path, message, "give a second node the role lb")
 
 
+def balancing_image(cluster: Cluster) -> Iterator[Issue]:
+    """The image that the balancer is taken from is one of the mirror's, and nothing else says where it is from."""
+    balancer, path = cluster.load_balancer, ("load_balancer", "image")
+    if not balancer or not balancer.image:
+        return
+    known = [reference for image in mirrored_images(cluster) for reference in image.references]
+    if balancer.kind is Balancer.VULCAND:
+        message = "vulcand runs wherever you like: no node takes it from an image"
+        yield error("image-unused", path, message, "remove the key, or let the nodes run haproxy or nginx")
+    elif str(balancer.kind) in cluster.artifacts:
+        message = f"artifacts.{balancer.kind} says where {balancer.kind} is from, too"
+        yield error("image-unused", path, message, "remove one of the two")
+    elif balancer.image not in known:
+        message = f"the mirror has no image {balancer.image} for {cluster.os.arch}"
+        hint = (
+            f"it has {', '.join(known[:3])}"
+            if known
+            else "add it: cluster mirror add-image FILE; and name mirror.folder"
+        )
+        yield error("image-not-mirrored", path, message, hint)
+
+
 def balancing_programs(cluster: Cluster) -> Iterator[Issue]:
     """The nodes with the role lb fetch the registrator: from where, and is it the one that was meant?"""
     for artifact in cluster.balancing_artifacts if cluster.load_balancers else ():
+        if artifact.member == IMAGE:
+            continue
         if not artifact.urls:
             message = f"no server is known to have {artifact.name} {artifact.version}".rstrip()
         elif not artifact.sha256:
@@ -272,5 +296,6 @@ RULES = (
     balancer_and_role,
     something_to_balance,
     virtual_address,
+    balancing_image,
     balancing_programs,
 )
