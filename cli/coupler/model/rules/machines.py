@@ -260,7 +260,8 @@ def balancing_image(cluster: Cluster) -> Iterator[Issue]:
             if known
             else "add it: cluster mirror add-image FILE; and name mirror.folder"
         )
-        yield error("image-not-mirrored", path, message, hint)
+        # No error: it is by this very cluster.yaml that the image is added.
+        yield warning("image-not-mirrored", path, f"{message}: nothing is balanced", hint)
 
 
 def balancing_programs(cluster: Cluster) -> Iterator[Issue]:
