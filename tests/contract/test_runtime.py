@@ -108,3 +108,14 @@ def test_a_program_that_is_not_there_or_says_no_version() -> None:
     odd = run(program(OURS, "usage: containerd"), PAUSE, OURS)
     assert odd.returncode == 1
     assert f"{OURS} --version does not say which version it is" in odd.stderr
+
+
+def test_what_is_the_same_is_not_written_again() -> None:
+    look = "stat -c '%n %i %Z' /run/coupler/*"
+    done = run(
+        f"{program(OURS, SAYS['2.1.5'])}; sh {SCRIPT} {PAUSE} {OURS}; {look}; sleep 1.1", PAUSE, OURS, f"; {look}"
+    )
+    assert done.returncode == 0, done.stderr
+    seen = [line for line in done.stdout.splitlines() if line.startswith("/run/coupler/")]
+    assert len(seen) == 4
+    assert seen[:2] == seen[2:]
