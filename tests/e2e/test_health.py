@@ -57,9 +57,13 @@ def components(site: Site) -> dict[str, dict[str, list[str]]]:
 
 
 def test_every_component_is_well_or_waits_for_its_program(site: Site) -> None:
-    found = components(site)
-    everywhere = list(site.machines)
-    assert all(entry["ok"] == everywhere or entry["waiting"] == everywhere for entry in found.values())
+    everywhere, found = list(site.machines), dict[str, dict[str, list[str]]]()
+
+    def each_is_well_or_waits() -> bool:
+        found.update(components(site))
+        return all(everywhere in (entry["ok"], entry["waiting"]) for entry in found.values())
+
+    until(each_is_well_or_waits, "a component is neither well nor waits everywhere")
     assert {"etcd", "etcd-gateway", "containerd"} <= {name for name, entry in found.items() if entry["ok"]}
     lines = site.inside("node-2", "/opt/bin/coupler-health; true").splitlines()
     assert [line.split()[0] for line in lines] == list(found), "the node runs them all"
