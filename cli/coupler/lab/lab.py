@@ -193,7 +193,8 @@ class Lab:
         with locked(self.folder):
             each(guests, Guest.kill)
             for guest in guests:
-                shutil.rmtree(guest.disk, ignore_errors=True)
+                if guest.disk.exists():
+                    shutil.rmtree(guest.disk)
         self.start(*names)
 
     def reboot(self, *names: str) -> None:
