@@ -9,7 +9,6 @@ from coupler.model.components import ProxyMode
 from coupler.model.problem import did_you_mean
 from coupler.model.releases import FIELDS, GATES_UNTIL, NEWEST, OLDEST, changes_of
 from coupler.model.rules.issue import Issue, error, warning
-from coupler.model.rules.programs import ETCD_WITH_V3
 from coupler.model.system import Distribution
 
 if TYPE_CHECKING:
@@ -99,10 +98,8 @@ def etcd_for_kubernetes(cluster: Cluster) -> Iterator[Issue]:
     if not cluster.kubernetes.enabled or cluster.os.distribution is Distribution.CONTAINER_LINUX:
         return
     least = ETCD_RECOMMENDED.get(version.numbers[:2])
-    if version.numbers < ETCD_WITH_V3:
-        return  # no node can do with it
-    if version.numbers[:2] < min(ETCD_RECOMMENDED) or (least and version.numbers < least):
-        oldest = ".".join(map(str, least or ETCD_RECOMMENDED[min(ETCD_RECOMMENDED)]))
+    if least and version.numbers < least:
+        oldest = ".".join(map(str, least))
         message = f"Kubernetes advises against etcd {version} in production"
         yield warning("etcd-too-old", ("etcd", "version"), message, f"use {oldest} or newer")
 
