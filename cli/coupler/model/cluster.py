@@ -116,6 +116,10 @@ class Cluster(Section):
         """The members of etcd: the nodes with the role etcd or, when none has it, the control nodes."""
         return self._with(Role.ETCD) or self.control_nodes
 
+    def peer_url(self, node: Node) -> str:
+        """Return where a node's member of etcd listens to its peers."""
+        return f"{self.etcd.scheme}://{node.address}:2380"
+
     @cached_property
     def artifacts_needed(self) -> tuple[Artifact, ...]:
         """The programs that this cluster's switches call for and the image does not ship."""

@@ -51,6 +51,11 @@ class Etcd(Section):
     )
     extra_args: Args = Field(default_factory=dict, description=_ARGS)
 
+    @property
+    def scheme(self) -> str:
+        """That of etcd's URLs."""
+        return "https" if self.tls else "http"
+
 
 class Component(Section):
     """A program of Kubernetes."""

@@ -56,7 +56,7 @@ def derivations(cluster: Cluster) -> Derivations:
         "locksmith": lambda: _locksmith(cluster),
         "locksmithctl_environment": lambda: _locksmithctl_environment(cluster),
         "etcd": {
-            "scheme": lambda: _scheme(cluster),
+            "scheme": lambda: cluster.etcd.scheme,
             "initial_cluster": lambda: _initial_cluster(cluster),
             "gateway_endpoints": lambda: ",".join(f"{m.address}:2379" for m in cluster.etcd_members),
             "gateway_retry": lambda: GATEWAY_RETRY,
@@ -77,7 +77,7 @@ def derivations(cluster: Cluster) -> Derivations:
         },
         "pod_subnets": lambda: pod_subnets(cluster) if cluster.network.routed else "",
         "pod_route_protocol": lambda: POD_ROUTE_PROTOCOL,
-        "health_settings": lambda: health_settings(cluster, _scheme(cluster), _flannel_api(cluster)),
+        "health_settings": lambda: health_settings(cluster, cluster.etcd.scheme, _flannel_api(cluster)),
         "fleet": {
             "units": lambda: cluster.fleet.scheduled,
             "list": lambda: _fleet_list(cluster),
@@ -138,13 +138,8 @@ def _pairs(values: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in values.items())
 
 
-def _scheme(cluster: Cluster) -> str:
-    return "https" if cluster.etcd.tls else "http"
-
-
 def _initial_cluster(cluster: Cluster) -> str:
-    scheme = _scheme(cluster)
-    return ",".join(f"{m.name}={scheme}://{m.address}:2380" for m in cluster.etcd_members)
+    return ",".join(f"{member.name}={cluster.peer_url(member)}" for member in cluster.etcd_members)
 
 
 def _etcd_flags(cluster: Cluster) -> list[str]:
@@ -180,7 +175,7 @@ def _fleet_list(cluster: Cluster) -> str:
 
 def _etcdctl_environment(cluster: Cluster, api: int) -> dict[str, str]:
     """Return etcdctl's variables; the API version decides about the names of those for TLS."""
-    environment = {"ETCDCTL_API": str(api), "ETCDCTL_ENDPOINTS": f"{_scheme(cluster)}://127.0.0.1:2379"}
+    environment = {"ETCDCTL_API": str(api), "ETCDCTL_ENDPOINTS": f"{cluster.etcd.scheme}://127.0.0.1:2379"}
     if cluster.etcd.tls:
         ca, certificate, key = ("CACERT", "CERT", "KEY") if api == 3 else ("CA_FILE", "CERT_FILE", "KEY_FILE")  # noqa: PLR2004
         environment |= {
@@ -195,7 +190,7 @@ def _locksmith(cluster: Cluster) -> dict[str, str]:
     reboot = cluster.os.reboot
     keys: dict[str, str] = {}
     if reboot.strategy == "etcd-lock":
-        keys["endpoint"] = f"{_scheme(cluster)}://127.0.0.1:2379"
+        keys["endpoint"] = f"{cluster.etcd.scheme}://127.0.0.1:2379"
         if cluster.etcd.tls:
             keys |= {
                 "etcd_cafile": f"{PKI}/etcd/ca.crt",
@@ -211,7 +206,7 @@ def _locksmith(cluster: Cluster) -> dict[str, str]:
 
 def _locksmithctl_environment(cluster: Cluster) -> dict[str, str]:
     """Return locksmithctl's variables: any flag of it, in capitals (`flagsFromEnv` of its source)."""
-    environment = {"LOCKSMITHCTL_ENDPOINT": f"{_scheme(cluster)}://127.0.0.1:2379"}
+    environment = {"LOCKSMITHCTL_ENDPOINT": f"{cluster.etcd.scheme}://127.0.0.1:2379"}
     if cluster.etcd.tls:
         environment |= {
             "LOCKSMITHCTL_ETCD_CAFILE": f"{PKI}/etcd/ca.crt",

@@ -87,7 +87,7 @@ def api_server_flags(cluster: Cluster) -> dict[str, str]:
         "client-ca-file": f"{PKI}/ca.crt",
         "enable-admission-plugins": "NodeRestriction",
         "encryption-provider-config": f"{PKI}/encryption.yaml",
-        "etcd-servers": ("https" if cluster.etcd.tls else "http") + "://127.0.0.1:2379",
+        "etcd-servers": f"{cluster.etcd.scheme}://127.0.0.1:2379",
         "kubelet-certificate-authority": f"{PKI}/ca.crt",
         "kubelet-client-certificate": f"{PKI}/apiserver-kubelet-client.crt",
         "kubelet-client-key": f"{PKI}/apiserver-kubelet-client.key",

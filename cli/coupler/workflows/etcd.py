@@ -9,12 +9,7 @@ from coupler.workflows.script import Answer, script
 
 if TYPE_CHECKING:
     from coupler.adapters.ssh import Connections
-    from coupler.model import Cluster, Node
-
-
-def scheme(cluster: Cluster) -> str:
-    """Return that of etcd's URLs."""
-    return "https" if cluster.etcd.tls else "http"
+    from coupler.model import Node
 
 
 def request(connections: Connections, through: Node, method: str, url: str, body: str = "") -> tuple[int, str]:

@@ -11,7 +11,7 @@ from coupler.adapters.ssh import Connections
 from coupler.adapters.update_engine import update_status
 from coupler.errors import CouplerError, ExitCode, HostFailedError, UsageError
 from coupler.result import Json, Text, count, json_object, table
-from coupler.workflows import etcd
+from coupler.workflows.etcd import request
 from coupler.workflows.run import access, checked, target
 from coupler.workflows.script import Answer, script
 from coupler.workflows.workspace import Workspace
@@ -273,8 +273,8 @@ class _Locks:
         raise problem
 
     def _ask_through(self, node: Node, method: str, path: str, body: str) -> tuple[int, str]:
-        url = f"{etcd.scheme(self._cluster)}://127.0.0.1:2379{path}"
-        code, text = etcd.request(self._connections, node, method, url, body)
+        url = f"{self._cluster.etcd.scheme}://127.0.0.1:2379{path}"
+        code, text = request(self._connections, node, method, url, body)
         is_missing_key = code == 404 and json_object(text).get("errorCode") == _NO_SUCH_KEY  # noqa: PLR2004
         if code in {200, 201, 412} or is_missing_key:
             return code, text

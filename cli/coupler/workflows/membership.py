@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 from coupler.adapters.etcd import Member, members_in
 from coupler.errors import CouplerError
+from coupler.model.rules.programs import ETCD_WITH_V3
 from coupler.result import count, json_object
-from coupler.workflows.etcd import request, scheme
+from coupler.workflows.etcd import request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -25,14 +26,8 @@ if TYPE_CHECKING:
     from coupler.adapters.ssh import Connections
     from coupler.model import Cluster, Node
 
-_LEARNERS = (3, 4)  # the first version of etcd that has them, and whose API is /v3
 _PATIENCE = 60  # seconds for what etcd refuses until its members have seen enough of each other
 _PAUSE = 0.5  # seconds between two attempts
-
-
-def peer_url(cluster: Cluster, node: Node) -> str:
-    """Return where a node's member listens to its peers."""
-    return f"{scheme(cluster)}://{node.address}:2380"
 
 
 @dataclass(frozen=True)
@@ -85,17 +80,17 @@ class Membership:
     def has_learners(self) -> bool:
         """Whether a new member can first be sent everything, and get a vote then."""
         _, body = self._ask("GET", f"{self._host(2379)}/version")
-        numbers = re.findall(r"\d+", str(json_object(body).get("etcdcluster", "")))[:2]
-        return tuple(map(int, numbers)) >= _LEARNERS
+        numbers = re.findall(r"\d+", str(json_object(body).get("etcdcluster", "")))[:3]
+        return tuple(map(int, numbers)) >= ETCD_WITH_V3
 
     def add(self, node: Node) -> None:
         """Tell the members of a new one, as a learner where there are such."""
+        what, urls = f"adding {node.name}", [self._cluster.peer_url(node)]
         if self.has_learners:
-            body = json.dumps({"peerURLs": [peer_url(self._cluster, node)], "isLearner": True})
-            self._insist(f"adding {node.name}", f"{self._host(2379)}/v3/cluster/member/add", body)
+            body = json.dumps({"peerURLs": urls, "isLearner": True})
+            self._insist(what, f"{self._host(2379)}/v3/cluster/member/add", body)
         else:
-            body = json.dumps({"peerURLs": [peer_url(self._cluster, node)]})
-            self._insist(f"adding {node.name}", f"{self._host(2379)}/v2/members", body)
+            self._insist(what, f"{self._host(2379)}/v2/members", json.dumps({"peerURLs": urls}))
 
     def remove(self, member: Member) -> None:
         """Take a member out. It ends, and whatever runs with its data is refused from then on."""
@@ -136,10 +131,10 @@ class Membership:
         )
 
     def _host(self, port: int) -> str:
-        return f"{scheme(self._cluster)}://{self._healthy_host}:{port}"
+        return f"{self._cluster.etcd.scheme}://{self._healthy_host}:{port}"
 
     def _is_healthy(self, address: str) -> bool:
-        code, body = self._ask("GET", f"{scheme(self._cluster)}://{address}:2379/health")
+        code, body = self._ask("GET", f"{self._cluster.etcd.scheme}://{address}:2379/health")
         return code == 200 and str(json_object(body).get("health", "")).lower() == "true"  # noqa: PLR2004
 
     def _silent(self) -> str:

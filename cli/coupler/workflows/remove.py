@@ -10,7 +10,7 @@ from coupler.adapters.ssh import Connections
 from coupler.errors import CouplerError, UnreachableError, UsageError
 from coupler.model.fields import name_of
 from coupler.result import Progress, State, StepOutcome, Text
-from coupler.workflows.membership import Membership, peer_url
+from coupler.workflows.membership import Membership
 from coupler.workflows.run import Run, Step, access, checked, execute, target
 from coupler.workflows.script import Answer, script
 from coupler.workflows.workspace import Workspace
@@ -134,7 +134,7 @@ class _FromEtcd:
     def _through(self, run: Run, node: Node) -> StepOutcome:
         etcd = Membership(run.connections, run.cluster, node, run.progress.note)
         members = etcd.members()
-        kept = {peer_url(run.cluster, member) for member in run.cluster.etcd_members}
+        kept = {run.cluster.peer_url(member) for member in run.cluster.etcd_members}
         gone = [member for member in members if member.name == self._name and member.peer_url not in kept]
         if not gone:
             return StepOutcome(self.title, State.UNCHANGED, self._others(members, kept))

@@ -97,7 +97,7 @@ class Report:
 
 def ask(connections: Connections, cluster: Cluster, node: Node) -> Report:
     """Ask a node for its report. Raises UnreachableError or HostFailedError."""
-    variables = {"UNITS": " ".join(UNITS), "SCHEME": "https" if cluster.etcd.tls else "http"}
+    variables = {"UNITS": " ".join(UNITS), "SCHEME": cluster.etcd.scheme}
     before = time.time()
     completed = connections.run(target(node), script("report", variables))
     checked(node, completed.exit_status, completed.stderr)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coupler.errors import CouplerError, HostFailedError
+from coupler.model.health import components
 from coupler.model.system import Distribution
 from coupler.result import HostOutcome, State, StepOutcome, json_object
-from coupler.workflows.etcd import scheme
-from coupler.workflows.membership import Membership, peer_url
+from coupler.workflows.membership import Membership
 from coupler.workflows.run import Run, checked, hosts_step, target
 from coupler.workflows.script import Answer, script
 from coupler.workflows.turns import Turns
@@ -65,11 +65,11 @@ class Members:
 
 
 def _unit(run: Run) -> str:
-    return "etcd2.service" if run.cluster.os.distribution is Distribution.CONTAINER_LINUX else "etcd.service"
+    return next(component.unit for component in components(run.cluster) if component.name == "etcd")
 
 
 def _look(run: Run, node: Node) -> _Standing:
-    text = script("member", {"UNIT": _unit(run), "SCHEME": scheme(run.cluster)})
+    text = script("member", {"UNIT": _unit(run), "SCHEME": run.cluster.etcd.scheme})
     completed = run.connections.run(target(node), text)
     checked(node, completed.exit_status, completed.stderr)
     answer = Answer(completed.stdout)
@@ -89,7 +89,7 @@ def _join(run: Run, node: Node) -> str:
         run.progress.host(HostOutcome(node.name, State.RUNNING, text))
 
     etcd = Membership(run.connections, run.cluster, node, tell)
-    members, own = etcd.members(), peer_url(run.cluster, node)
+    members, own = etcd.members(), run.cluster.peer_url(node)
     former = [*_lost(run, members), *(m for m in members if m.started and m.name == node.name and m.peer_url != own)]
     if former and not etcd.quorum(members).after_removing(former):
         raise _no_quorum(node, f"without {', '.join(member.name for member in former)}")
@@ -117,7 +117,7 @@ def _join(run: Run, node: Node) -> str:
 
 def _lost(run: Run, members: Iterable[Member]) -> list[Member]:
     """Return the members whose nodes say that their data is gone: while there are such, etcd takes no new ones."""
-    nodes = {peer_url(run.cluster, node): node for node in run.cluster.etcd_members}
+    nodes = {run.cluster.peer_url(node): node for node in run.cluster.etcd_members}
 
     def is_held(node: Node) -> bool:
         try:
@@ -135,7 +135,7 @@ def _refuse_removed(run: Run, node: Node) -> None:
         members = etcd.members()
     except CouplerError:
         return
-    if any(member.peer_url == peer_url(run.cluster, node) for member in members):
+    if any(member.peer_url == run.cluster.peer_url(node) for member in members):
         return
     data = "/var/lib/etcd2" if run.cluster.os.distribution is Distribution.CONTAINER_LINUX else "/var/lib/etcd"
     away = f"sudo mv {data}/member {data}/member.$(date +%s)"
