@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from coupler.model.cluster import Cluster
-    from coupler.model.images import MirroredImage
     from coupler.model.source import KeyPath
 
 _DATA: dict[str, dict[str, Any]] = tomllib.loads(
@@ -193,15 +192,9 @@ def balancing_artifacts_of(cluster: Cluster) -> tuple[Artifact, ...]:
 
 def _of_image(cluster: Cluster, name: str, reference: str) -> Artifact:
     """Return a program that is taken from an image of the mirror."""
-    image = next((image for image in mirrored_images(cluster) if reference in image.references), None)
+    image = next((image for image in cluster.mirrored_images if reference in image.references), None)
     urls = (f"{cluster.mirror.url}/{image.place}",) if image and cluster.mirror else ()
     return Artifact(name, reference, str(_DATA[name]["target"]), urls, image.sha256 if image else None, IMAGE)
-
-
-def mirrored_images(cluster: Cluster) -> tuple[MirroredImage, ...]:
-    """Return the images of the mirror's folder for the architecture of the nodes."""
-    folder = cluster.mirror.folder if cluster.mirror else None
-    return tuple(image for image in folder.images if image.arch == cluster.os.arch) if folder else ()
 
 
 def _versions(cluster: Cluster) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from coupler.model.access import Git, Ssh
 from coupler.model.addons import COREDNS, upstream_coredns
-from coupler.model.catalogue import PROGRAMS, Artifact, artifacts_of, balancing_artifacts_of, mirrored_images
+from coupler.model.catalogue import PROGRAMS, Artifact, artifacts_of, balancing_artifacts_of
 from coupler.model.components import Etcd, Kubernetes
 from coupler.model.fields import Host, Name, Version, line_of
 from coupler.model.files import CertificatePath, Fragment
@@ -131,9 +131,15 @@ class Cluster(Section):
         return balancing_artifacts_of(self)
 
     @cached_property
+    def mirrored_images(self) -> tuple[MirroredImage, ...]:
+        """The images of the mirror's folder for the architecture of the nodes."""
+        folder = self.mirror.folder if self.mirror else None
+        return tuple(image for image in folder.images if image.arch == self.os.arch) if folder else ()
+
+    @cached_property
     def images(self) -> tuple[MirroredImage, ...]:
-        """The images of the mirror for these nodes, which containerd gets: none without Kubernetes."""
-        return mirrored_images(self) if self.kubernetes.enabled else ()
+        """Those of them that containerd gets: none without Kubernetes."""
+        return self.mirrored_images if self.kubernetes.enabled else ()
 
     @cached_property
     def pause_image(self) -> str:

@@ -123,7 +123,7 @@ def _yaml(what: str, settings: dict[str, Any]) -> str:
 
 def _moved(cluster: Cluster, balancer: LoadBalancer) -> dict[str, Any]:
     if balancer.kind is Balancer.VULCAND:
-        sealed = {"seal-key-file": f"{_CREDENTIALS}/seal-key"} if _seals(balancer) else {}
+        sealed = {"seal-key-file": f"{_CREDENTIALS}/seal-key"} if seals(balancer) else {}
         return {"etcd": _etcd(cluster), **sealed}
     listened = {"http": list(balancer.http), "https": list(balancer.https)}
     if balancer.kind is Balancer.NGINX:
@@ -137,7 +137,8 @@ def _moved(cluster: Cluster, balancer: LoadBalancer) -> dict[str, Any]:
     }
 
 
-def _seals(balancer: LoadBalancer) -> bool:
+def seals(balancer: LoadBalancer) -> bool:
+    """Return whether the registrator gets the key that vulcand's certificates are sealed with."""
     return balancer.kind is Balancer.VULCAND and balancer.seal_key is not None
 
 
@@ -156,7 +157,7 @@ def _credentials(cluster: Cluster, balancer: LoadBalancer) -> str:
     asks_etcd = balancer.announcements or balancer.kind is Balancer.VULCAND
     lines = _etcd_credentials(cluster) if asks_etcd else []
     lines += [f"LoadCredential=kubeconfig:/{KUBECONFIG}"] if balancer.kubeconfig else []
-    lines += [f"LoadCredential=seal-key:/{SEAL_KEY}"] if _seals(balancer) else []
+    lines += [f"LoadCredential=seal-key:/{SEAL_KEY}"] if seals(balancer) else []
     own = {"kubernetes-ca.crt": "ca.crt", "kubernetes.crt": "registrator.crt", "kubernetes.key": "registrator.key"}
     lines += [f"LoadCredential={n}:{PKI}/{file}" for n, file in own.items() if balancer.kubernetes]
     return _drop_in(lines)

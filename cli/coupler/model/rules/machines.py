@@ -6,7 +6,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from coupler.model.catalogue import IMAGE, REGISTRATOR, mirrored_images
+from coupler.model.catalogue import IMAGE, REGISTRATOR
 from coupler.model.network import POD_SUBNET
 from coupler.model.rules.issue import Issue, error, warning
 from coupler.model.services import EVERYWHERE, Balancer
@@ -246,7 +246,7 @@ def balancing_image(cluster: Cluster) -> Iterator[Issue]:
     balancer, path = cluster.load_balancer, ("load_balancer", "image")
     if not balancer or not balancer.image:
         return
-    known = [reference for image in mirrored_images(cluster) for reference in image.references]
+    known = [reference for image in cluster.mirrored_images for reference in image.references]
     if balancer.kind is Balancer.VULCAND:
         message = "vulcand runs wherever you like: no node takes it from an image"
         yield error("image-unused", path, message, "remove the key, or let the nodes run haproxy or nginx")

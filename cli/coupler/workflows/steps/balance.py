@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from coupler.errors import ConfigurationError, HostFailedError
 from coupler.model import Role
-from coupler.model.services import Balancer
 from coupler.render.balancer import (
     ADDRESS_LISTEN,
     ADDRESS_UNIT,
@@ -17,6 +16,7 @@ from coupler.render.balancer import (
     REGISTRATOR_UNIT,
     SEAL_KEY,
     balancer_files,
+    seals,
 )
 from coupler.result import HostOutcome, State, StepOutcome
 from coupler.workflows.bundles import Files, install
@@ -44,7 +44,7 @@ def files_of(cluster: Cluster, balancer: LoadBalancer) -> Files:
     files = {path: (text.encode(), 0o644) for path, text in balancer_files(cluster, balancer).items()}
     if balancer.kubeconfig:
         files[KUBECONFIG] = (_read(balancer.kubeconfig), 0o600)
-    if balancer.seal_key and balancer.kind is Balancer.VULCAND:
+    if balancer.seal_key and seals(balancer):
         files[SEAL_KEY] = (_read(balancer.seal_key), 0o600)
     return files
 
