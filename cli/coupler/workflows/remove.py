@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from pydantic_core import PydanticCustomError
 
 from coupler.adapters.ssh import Connections
-from coupler.errors import CouplerError, UnreachableError, UsageError
+from coupler.errors import CouplerError, UsageError
 from coupler.model.fields import name_of
 from coupler.result import Progress, State, StepOutcome, Text
 from coupler.workflows.membership import Membership
-from coupler.workflows.run import Run, Step, access, checked, execute, target
+from coupler.workflows.run import Run, Step, access, checked, execute, first_reached, target
 from coupler.workflows.script import Answer, script
 from coupler.workflows.workspace import Workspace
 
@@ -70,12 +70,10 @@ class _FromKubernetes:
         self._name = name
 
     def run(self, run: Run) -> StepOutcome:
-        through, answer = self._first(run)
+        through, answer = first_reached(run.cluster.control_nodes, lambda node: (node, self._ask(run, node, "look")))
         if answer.one("kubectl"):
             theirs = f"kubectl drain {self._name}, then kubectl delete node {self._name}"
             return StepOutcome(self.title, State.SKIPPED, f"the control nodes have no kubectl; with yours: {theirs}")
-        if answer.one("problem"):
-            raise self._refused(answer.one("problem"))
         if answer.one("node") == "absent":
             return StepOutcome(self.title, State.UNCHANGED, "it has no such node")
         ready = answer.one("node") == "Ready"
@@ -85,32 +83,19 @@ class _FromKubernetes:
         self._ask(run, through, "delete")
         return StepOutcome(self.title, State.DONE, "drained and deleted" if ready else "deleted; it was not Ready")
 
-    def _first(self, run: Run) -> tuple[Node, Answer]:
-        """Return the first control node that answers, and what it says of the node."""
-        problem: CouplerError | None = None
-        for node in run.cluster.control_nodes:
-            try:
-                return node, self._ask(run, node, "look", strict=False)
-            except UnreachableError as error:
-                problem = problem or error
-        assert problem  # noqa: S101 - a cluster with Kubernetes has control nodes
-        raise problem
-
-    def _ask(self, run: Run, through: Node, what: str, *, strict: bool = True) -> Answer:
+    def _ask(self, run: Run, through: Node, what: str) -> Answer:
         variables = {"WHAT": what, "NODE": self._name, "PATIENCE": str(_PATIENCE)}
         completed = run.connections.run(target(through), script("node", variables), timeout=_PATIENCE + 60)
         checked(through, completed.exit_status, completed.stderr)
         answer = Answer(completed.stdout)
-        if strict and answer.one("problem"):
-            raise self._refused(answer.one("problem"))
+        if problem := answer.one("problem"):
+            describe = f"kubectl describe node {self._name}"
+            raise CouplerError(
+                f"Kubernetes did not let {self._name} go",
+                why=problem,
+                next_step=f"mend that and run the same again; cluster kubeconfig, then: {describe}",
+            )
         return answer
-
-    def _refused(self, problem: str) -> CouplerError:
-        return CouplerError(
-            f"Kubernetes did not let {self._name} go",
-            why=problem,
-            next_step=f"mend that and run the same again; cluster kubeconfig, then: kubectl describe node {self._name}",
-        )
 
 
 class _FromEtcd:
@@ -122,14 +107,7 @@ class _FromEtcd:
         self._name = name
 
     def run(self, run: Run) -> StepOutcome:
-        problem: CouplerError | None = None
-        for node in run.cluster.etcd_members:
-            try:
-                return self._through(run, node)
-            except UnreachableError as error:
-                problem = problem or error
-        assert problem  # noqa: S101 - a cluster has members
-        raise problem
+        return first_reached(run.cluster.etcd_members, lambda node: self._through(run, node))
 
     def _through(self, run: Run, node: Node) -> StepOutcome:
         etcd = Membership(run.connections, run.cluster, node, run.progress.note)

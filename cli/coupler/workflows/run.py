@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from coupler.adapters.ssh import Access, Connections, Target
 from coupler.errors import CouplerError, ExitCode, HostFailedError, UnreachableError, UsageError
@@ -11,11 +11,14 @@ from coupler.model.access import HostKeys
 from coupler.result import HostOutcome, Progress, State, StepOutcome, overall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from coupler.model import Cluster, LoadedCluster, Node
     from coupler.workflows.workspace import Workspace
+
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -147,6 +150,22 @@ def access(cluster: Cluster, workspace: Workspace) -> Access:
         more_known_hosts=(cluster.ssh.known_hosts,) if cluster.ssh.known_hosts else (),
         accept_new=cluster.ssh.host_keys is HostKeys.ACCEPT_NEW,
     )
+
+
+def first_reached(nodes: Iterable[Node], ask: Callable[[Node], T]) -> T:
+    """Return what `ask` returns for the first of these nodes, of which there is one, that can be reached.
+
+    Raises:
+        UnreachableError: none of them can; it is that of the first.
+    """
+    problem: UnreachableError | None = None
+    for node in nodes:
+        try:
+            return ask(node)
+        except UnreachableError as error:
+            problem = problem or error
+    assert problem  # noqa: S101 - there is one
+    raise problem
 
 
 def limited(cluster: Cluster, limit: Sequence[str]) -> tuple[Node, ...]:
