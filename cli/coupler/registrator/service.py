@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coupler.errors import CouplerError
 from coupler.registrator import systemd
@@ -15,6 +14,7 @@ from coupler.registrator.intake import Intake, News
 from coupler.registrator.memory import be_frugal
 from coupler.registrator.metrics import Metrics
 from coupler.registrator.mover import Mover, Pace
+from coupler.registrator.running import cancelled, raise_of, told_to_stop, work_until
 from coupler.registrator.web import Web
 from coupler.registrator.wiring import wire
 
@@ -58,10 +58,7 @@ class Service:
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raises CouplerError where it cannot begin."""
         be_frugal()
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        stop = told_to_stop()
         try:
             port = await self._web.listen(self._settings.listen)
             if self._settings.control:
@@ -85,7 +82,7 @@ class Service:
             async with asyncio.timeout(seconds):
                 while not self._intake.may_remove:
                     if work.done():
-                        _raise_of(work)
+                        raise_of(work)
                     await asyncio.sleep(0.01)
             return {
                 each.balancer.name: await each.balancer.plan(self._intake.desired) for each in self._wired.balancers
@@ -95,7 +92,7 @@ class Service:
             why = "; ".join(f"{name}: {problem}" for name, problem in waiting.items())
             raise NotSyncedError("what is wanted is not known", why, "is the source's address right?") from None
         finally:
-            await _cancelled(work)
+            await cancelled(work)
             for each in self._wired.balancers:
                 await each.balancer.close()
             await self._wired.close()
@@ -103,16 +100,7 @@ class Service:
     async def _work(self, stop: asyncio.Event) -> None:
         jobs: list[Callable[[], Awaitable[None]]] = [self._intake.run, *(mover.run for mover in self._movers)]
         jobs += [systemd.watchdog, *(self._elect(election) for election in self._wired.elections)]
-        tasks = [asyncio.ensure_future(job()) for job in jobs]
-        stopped = asyncio.ensure_future(stop.wait())
-        try:
-            pending = {*tasks, stopped}
-            while stopped in pending:
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    _raise_of(task)  # an error of our own ends the service; its manager starts it anew
-        finally:
-            await _cancelled(stopped, *tasks)
+        await work_until(stop, jobs)
 
     def _elect(self, election: Election) -> Callable[[], Awaitable[None]]:
         return lambda: election.run(lambda _: self._look())
@@ -136,20 +124,3 @@ class Service:
                 await self._wired.close()
                 await self._web.close()
         _log.info("stopped; what is routed stays routed")
-
-
-def _raise_of(task: asyncio.Future[Any]) -> None:
-    """Raise what a task ended with: of a group of errors, the first that a person can act on."""
-    try:
-        task.result()
-    except BaseExceptionGroup as group:
-        ours: BaseException | None = group.subgroup(CouplerError)
-        while isinstance(ours, BaseExceptionGroup):
-            ours = ours.exceptions[0]
-        raise ours or group from group
-
-
-async def _cancelled(*tasks: asyncio.Future[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import platform
-import signal
 from typing import TYPE_CHECKING
 
 from coupler.registrator import systemd
@@ -16,6 +15,7 @@ from coupler.registrator.address.interface import Interface
 from coupler.registrator.address.web import serve
 from coupler.registrator.etcd.election import ElectionV2, ElectionV3
 from coupler.registrator.etcd.v3 import EtcdV3
+from coupler.registrator.running import told_to_stop, work_until
 from coupler.registrator.wiring import etcd_of
 
 if TYPE_CHECKING:
@@ -30,10 +30,7 @@ async def run(settings: AddressSettings) -> None:
 
     Raises CouplerError where it cannot begin.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = told_to_stop()
     # An attempt to renew the lease must end before the lease does.
     etcd = etcd_of(settings.etcd, request_timeout=settings.ttl / 3)
 
@@ -47,21 +44,12 @@ async def run(settings: AddressSettings) -> None:
     holder = Holder(settings, fitness, elector_of)
     await Interface(settings.address, settings.interface).release()  # of an earlier life
     close = await serve(settings.listen, holder)
-    tasks = [asyncio.create_task(work) for work in (holder.run(), fitness.run(holder.wake), systemd.watchdog())]
-    stopped = asyncio.create_task(stop.wait())
     systemd.notify("READY=1")
     _log.info("running", extra={"address": settings.address, "listen": settings.listen})
     try:
-        pending = {*tasks, stopped}
-        while stopped in pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()  # an error of our own ends the service; its manager starts it anew
+        await work_until(stop, [holder.run, lambda: fitness.run(holder.wake), systemd.watchdog])
     finally:
         systemd.notify("STOPPING=1")
-        for task in (*tasks, stopped):
-            task.cancel()
-        await asyncio.gather(*tasks, stopped, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(settings.ttl):
                 await etcd.close()
