@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import json
 import re
 import shutil
 import subprocess
-import tarfile
 import threading
 import time
 from contextlib import contextmanager
@@ -17,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.archives import docker_files, tar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -377,29 +375,10 @@ def image_of_haproxy(reference: str) -> bytes:
     program = Path(shutil.which("haproxy") or "")
     said = subprocess.run(["ldd", str(program)], check=True, capture_output=True, text=True).stdout
     libraries = [Path(path) for path in re.findall(r"(/\S+) \(0x", said)]
-    layers = {"1/layer.tar": packed(libraries, ""), "2/layer.tar": packed([program], "usr/local/sbin/")}
-    manifest = [{"Config": "c.json", "RepoTags": [reference], "Layers": list(layers)}]
-    files = {
-        **layers,
-        "c.json": b'{"architecture": "amd64", "os": "linux"}',
-        "manifest.json": json.dumps(manifest).encode(),
-    }
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def packed(paths: list[Path], folder: str) -> bytes:
-    """Return a layer of these files, in a folder of the image or where they are here."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path in paths:
-            archive.add(path.resolve(), folder + path.name if folder else str(path.parent.resolve() / path.name))
-    return buffer.getvalue()
+    lower = {str(path.parent.resolve() / path.name)[1:]: path.read_bytes() for path in libraries}
+    upper = {f"usr/local/sbin/{program.name}": program.read_bytes()}
+    layers = {"1/layer.tar": tar(lower, 0o755), "2/layer.tar": tar(upper, 0o755)}
+    return tar(docker_files([reference], {"architecture": "amd64", "os": "linux"}, layers))
 
 
 def test_haproxy_out_of_an_image_is_a_service_like_any_other(balanced: Balanced, tmp_path: Path) -> None:

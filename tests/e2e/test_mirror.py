@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
-import json
 import os
 import re
 import subprocess
-import tarfile
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.archives import docker_files, tar
 
 from coupler.lab import Lab, pause
 from coupler.lab.clusterfile import lab_cluster_yaml
@@ -37,22 +35,10 @@ APP = "docker.io/library/app:1"
 
 def docker_archive(tag: str, program: bytes) -> bytes:
     """Return an image of one program, as `docker save` writes it."""
-    layer = packed({"app": program}, 0o755)
+    layer = tar({"app": program}, 0o755)
     configuration = {"architecture": "amd64", "os": "linux", "config": {"Entrypoint": ["/app"]}}
     configuration["rootfs"] = {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]}
-    manifest = [{"Config": "c.json", "RepoTags": [tag], "Layers": ["l/layer.tar"]}]
-    files = {"c.json": json.dumps(configuration).encode(), "l/layer.tar": layer}
-    return packed({**files, "manifest.json": json.dumps(manifest).encode()}, 0o644)
-
-
-def packed(files: dict[str, bytes], mode: int) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), mode
-            archive.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
+    return tar(docker_files([tag], configuration, {"l/layer.tar": layer}))
 
 
 class Node:

@@ -10,6 +10,7 @@ import tarfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.archives import docker_files, tar
 
 from coupler.errors import CouplerError, UsageError
 from coupler.mirror.archives import copy, examine, file_name, normalized
@@ -20,23 +21,8 @@ if TYPE_CHECKING:
 LAYER = b"a layer" * 100
 
 
-def tar(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
-
-
 def docker(*tags: str, arch: str = "amd64", without: str = "") -> bytes:
-    manifest = [{"Config": "c.json", "RepoTags": list(tags) or None, "Layers": ["l/layer.tar"]}]
-    files = {
-        "c.json": json.dumps({"architecture": arch, "os": "linux"}).encode(),
-        "l/layer.tar": LAYER,
-        "manifest.json": json.dumps(manifest).encode(),
-    }
+    files = docker_files(tags, {"architecture": arch, "os": "linux"}, {"l/layer.tar": LAYER})
     return tar({name: content for name, content in files.items() if name != without})
 
 
